@@ -1,0 +1,69 @@
+/* A byte channel: one connected (or connecting) non-blocking stream socket, with or without TLS, pumped by plain events.
+ *
+ * Reading: what the kernel has is read in one go (at most LOOP_RX_BYTES), decrypted into the loop's scratch, and handed to on_data,
+ * which must take all of it. channel_pause() stops that (backpressure); while paused, only the peer's going away is watched.
+ *
+ * Writing: nothing is pushed. The owner says channel_want_write(), and at the end of the loop's turn the channel pulls as
+ * much as fits (at most LOOP_TX_BYTES) from on_pull, encrypts it with one run of SSL_write, and sends it with one send(). What the
+ * kernel does not take waits in the channel (ciphertext, bounded), and nothing more is pulled until it is gone. When
+ * on_pull filled all the room, it is asked again.
+ *
+ * Ends: on_closed is called exactly once, unless the owner closed first; no callback comes after it or after
+ * channel_close(). The memory goes at the end of the turn. on_closed, too, ends with the channel gone: the owner forgets it.
+ */
+#pragma once
+
+#include "base/span.h"
+#include "daemon/loop.h"
+
+struct channel;
+struct tls_context;
+
+enum channel_end {
+	CHANNEL_EOF,        /* the peer closed in order (FIN; with TLS, close_notify) */
+	CHANNEL_RESET,      /* reset, or FIN without close_notify while TLS was up, timeout of the kernel */
+	CHANNEL_CONNECT,    /* connect() failed: error holds errno */
+	CHANNEL_TLS,        /* handshake or record error; `detail` says which, for people: "certificate has expired" ... */
+	CHANNEL_TIMEOUT,    /* connect and handshake took longer than allowed */
+	CHANNEL_ERROR,      /* anything else: error holds errno */
+};
+
+struct channel_ops {
+	void (*on_open)(void *user); /* connected and, with TLS, verified; may be NULL */
+	void (*on_data)(void *user, uint8_t *data, size_t len);
+	/* Writes at most room bytes to dst, returns how many. 0: nothing now. */
+	size_t (*on_pull)(void *user, uint8_t *dst, size_t room);
+	/* Everything pulled so far is in the kernel; may be NULL. */
+	void (*on_flushed)(void *user);
+	void (*on_closed)(void *user, enum channel_end end, int error, const char *detail);
+};
+
+struct channel_options {
+	struct tls_context *tls;   /* NULL: plain */
+	bool server;               /* accepted, not dialled */
+	const char *server_name;   /* client: SNI and the name that the certificate must have (DNS name or IP literal) */
+	uint64_t open_timeout_ms;  /* for connect and handshake; 0: none */
+	uint32_t notsent_lowat;    /* TCP_NOTSENT_LOWAT; 0: leave alone */
+};
+
+/* Takes the descriptor (closed on failure too). The socket may still be connecting. */
+int channel_new(struct loop *l, int take_fd, const struct channel_options *opt, const struct channel_ops *ops, void *user,
+		struct channel **ret);
+
+/* Other callbacks from now on (an HTTP connection that becomes a tunnel session). */
+void channel_set_ops(struct channel *c, const struct channel_ops *ops, void *user);
+
+void channel_want_write(struct channel *c);
+void channel_pause(struct channel *c, bool paused);
+
+/* In order: sends what was pulled and what on_pull still gives, then close_notify and FIN, for at most linger_ms; no more on_data, and
+ * on_pull is not called after it returned 0. */
+void channel_close(struct channel *c, uint64_t linger_ms);
+/* At once. With `reset` the peer sees RST (so that a cut body never looks complete). */
+void channel_abort(struct channel *c, bool reset);
+
+bool channel_is_open(const struct channel *c);
+int channel_fd(const struct channel *c);
+/* "192.0.2.1:443" or "unix". */
+void channel_peer(const struct channel *c, char *dst, size_t size);
+/* The numeric address alone, for limits per address. */

@@ -1,0 +1,32 @@
+/* Dials a host: resolves it anew, tries all addresses (RFC 8305: the next one 250 ms after the last, families interleaved), and
+ * hands over the first socket that connects. */
+#pragma once
+
+#include "daemon/loop.h"
+
+struct dial;
+
+struct dial_target {
+	const char *host;      /* name or literal; NULL for a UNIX socket */
+	uint16_t port;
+	const char *unix_path; /* instead of host */
+	uint64_t timeout_ms;
+	/* Judges each address before it is tried; NULL allows all. (The upstream guard.) */
+	bool (*allow)(void *user, const struct sockaddr *sa);
+	void *allow_user;
+};
+
+enum dial_error {
+	DIAL_OK = 0,
+	DIAL_RESOLVE,  /* error holds a getaddrinfo code */
+	DIAL_CONNECT,  /* error holds errno of the last attempt */
+	DIAL_TIMEOUT,
+	DIAL_REFUSED_BY_POLICY, /* no address was allowed */
+};
+
+/* fd >= 0 is given to the callee; on failure -1, and `detail` is one phrase for people:
+ * "cannot resolve relay.example: Name or service not known", "cannot connect to 192.0.2.1:443: Connection refused". */
+typedef void dial_fn(void *user, int take_fd, enum dial_error err, int error, const char *detail);
+
+int dial_start(struct loop *l, const struct dial_target *target, dial_fn *fn, void *user, struct dial **ret);
+void dial_cancel(struct dial *d);

@@ -1,0 +1,51 @@
+/* One event loop per process: libevent, plus what happens at the end of each turn (flush, then free). */
+#pragma once
+
+#include <event2/event.h>
+#include <sys/queue.h>
+
+#include "base/check.h"
+
+struct loop;
+
+int loop_new(struct loop **ret);
+struct loop *loop_free(struct loop *l);
+struct event_base *loop_base(struct loop *l);
+
+/* Runs until loop_stop(). 0 or -errno. */
+int loop_run(struct loop *l);
+void loop_stop(struct loop *l);
+
+/* Monotonic, taken once per turn and after each wait: cheap enough for every use. Microseconds, milliseconds. */
+uint64_t loop_now_us(struct loop *l);
+uint64_t loop_now_ms(struct loop *l);
+/* Not cached: for measuring. */
+uint64_t clock_now_us(void);
+/* Wall clock, for records only. */
+uint64_t clock_wall_us(void);
+
+/* Work for the end of the turn, run once in the order of asking, before anything that was closed is freed. Asking twice before it ran does
+ * nothing. A task is embedded in its owner; the owner cancels it when it dies. Tasks may ask for other tasks: they run in
+ * the same end of turn, at most a few rounds. */
+struct loop_task {
+	TAILQ_ENTRY(loop_task) link;
+	void (*run)(void *user);
+	void *user;
+	bool queued;
+};
+void loop_task_init(struct loop_task *t, void (*run)(void *user), void *user);
+void loop_task_queue(struct loop *l, struct loop_task *t);
+void loop_task_cancel(struct loop *l, struct loop_task *t);
+
+/* Death in an event loop: closes happen now, memory goes at the end of the turn. */
+void loop_free_later(struct loop *l, void (*free_fn)(void *p), void *p);
+
+/* Scratch memory shared by everybody for the length of one callback: never kept, never used across a call to foreign code
+ * that may use the same one. */
+enum {
+	LOOP_RX_BYTES = 256 * 1024, /* plaintext from a socket, handed to on_data */
+	LOOP_TX_BYTES = 64 * 1024,  /* plaintext on its way to a socket */
+};
+uint8_t *loop_rx(struct loop *l);    /* LOOP_RX_BYTES */
+uint8_t *loop_rx_raw(struct loop *l); /* LOOP_RX_BYTES: ciphertext */
+uint8_t *loop_tx(struct loop *l);    /* LOOP_TX_BYTES */

@@ -1,0 +1,28 @@
+/* TLS contexts (OpenSSL 3). 1.3 unless min 1.2 is asked for; certificate and name verified; ALPN http/1.1. */
+#pragma once
+
+#include "base/check.h"
+
+struct tls_context;
+
+struct tls_client_options {
+	const char *ca_file; /* NULL: the system's store */
+	bool allow_tls12;
+};
+
+struct tls_server_options {
+	const char *cert_file; /* PEM chain */
+	const char *key_file;
+	bool allow_tls12;
+};
+
+/* err gets one line for people, naming the file. 0, -EINVAL, -ENOMEM. */
+int tls_client_new(const struct tls_client_options *opt, char *err, size_t err_size, struct tls_context **ret);
+int tls_server_new(const struct tls_server_options *opt, char *err, size_t err_size, struct tls_context **ret);
+struct tls_context *tls_free(struct tls_context *t);
+
+/* The names (DNS and IP, as text) of the server certificate's subjectAltName, visited one by one. */
+void tls_server_names(struct tls_context *t, void (*fn)(void *user, const char *name), void *user);
+
+/* For channel.c only. */
+struct ssl_st *tls_session_new(struct tls_context *t, bool server, const char *server_name);
