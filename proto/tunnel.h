@@ -1,0 +1,165 @@
+/* mcp-tunnel.v1, sans I/O: bytes and the time in, events and bytes out. proto/PROTOCOL.md is the specification.
+ *
+ * A `tp_conn` is one end of one session. It outlives the connection that carries it: tp_conn_attach() gives it a fresh
+ * connection (after the WebSocket upgrade), tp_conn_detach() takes it away, and streams live on in between.
+ *
+ * Receiving:  tp_conn_feed(c, bytes, len);  while (tp_conn_next(c, now, &ev)) handle(&ev);
+ * Sending:    while (tp_conn_wants_write(c)) { n = tp_conn_pull(c, dst, room); send(dst, n); }
+ * Time:       tp_conn_deadline() says when tp_conn_tick() wants to be called next.
+ *
+ * All times are milliseconds of one monotonic clock, except where a name says _us.
+ */
+#pragma once
+
+#include "base/check.h"
+#include "base/span.h"
+#include "proto/reasons.h"
+
+#define TP_SUBPROTOCOL "mcp-tunnel.v1"
+#define TP_PATH "/v1/tunnel"
+
+enum {
+	TP_PAYLOAD_DEFAULT = 16 * 1024,
+	TP_PAYLOAD_CEILING = 64 * 1024,
+	TP_FIELDS_BYTES_MAX = 32 * 1024,
+	TP_FIELDS_COUNT_MAX = 192,
+	TP_FIELD_NAME_MAX = 256,
+	TP_DETAIL_MAX = 512,
+	TP_WINDOW_INITIAL = 256 * 1024,
+	TP_WINDOW_CEILING = 8 * 1024 * 1024,
+	TP_SEND_QUEUE = 64 * 1024, /* bytes a stream queues before tp_stream_wants_data() turns false */
+	TP_SESSION_ID_BYTES = 16,
+	TP_STREAM_ID_MAX = 0x7fffffff,
+};
+
+enum tp_role { TP_GATEWAY, TP_RELAY };
+
+struct tp_config {
+	enum tp_role role;
+	uint64_t keepalive_ms;
+	uint64_t handshake_ms;     /* from attach to HELLO or WELCOME */
+	uint64_t grace_ms;         /* relay: announced; how long a detached session is kept (kept by the caller) */
+	uint32_t max_streams;      /* open at once: what the gateway serves; what the relay opens at most */
+	uint32_t max_payload;      /* of DATA; TP_PAYLOAD_DEFAULT .. TP_PAYLOAD_CEILING; the smaller of both ends holds */
+	uint32_t window_initial;   /* credit that this end gives to a new stream */
+	uint32_t window_max;       /* to which it may grow */
+	uint64_t window_extra_max; /* all growth of a session together */
+	size_t replay_max;         /* bytes of frames kept for resumption before DATA waits */
+	int (*random)(void *dst, size_t len); /* entropy for masks and pings; 0 or -errno */
+	const char *version;       /* software name and version, sent for the log of the other end; may be NULL */
+	const char *region;        /* gateway: sent for the log of the relay; may be NULL */
+};
+
+/* Defaults for everything but role and random. */
+void tp_config_init(struct tp_config *cfg, enum tp_role role, int (*random)(void *dst, size_t len));
+
+struct tp_field {
+	struct span name; /* pseudo-names start with ':' and come first */
+	struct span value;
+};
+
+/* The value of the first field of exactly that name; absent span when there is none. */
+struct span tp_field_get(const struct tp_field *fields, size_t n, const char *name);
+
+struct tp_conn;
+struct tp_stream;
+
+enum tp_event_type {
+	TP_EV_NONE,
+	TP_EV_HELLO,    /* relay: a gateway says hello: answer with tp_conn_welcome() or tp_conn_resume() */
+	TP_EV_ATTACHED, /* the session is up on this connection; `resumed` says whether it went on where it was */
+	TP_EV_OPEN,     /* gateway: stream, fields, end. Attach your pointer with tp_stream_set_user() */
+	TP_EV_HEAD,     /* relay: stream, fields, end */
+	TP_EV_DATA,     /* stream, data, len, end */
+	TP_EV_RESET,    /* stream, reason, detail: the stream is over at both ends; release it */
+	TP_EV_WRITABLE, /* stream: tp_stream_wants_data() has become true again */
+	TP_EV_GOAWAY,   /* reason, detail: no new streams after last_id */
+	TP_EV_CLOSED,   /* the peer closed the WebSocket in order: reason, detail. Detach. */
+	TP_EV_FAILED,   /* this connection is unusable: reason, detail. Flush (a close frame waits), detach.
+	                   When `fatal`, the session is over too: tp_conn_abandon(). */
+};
+
+struct tp_event {
+	enum tp_event_type type;
+	struct tp_stream *stream;
+	uint8_t *data; /* valid until the next call of tp_conn_next() */
+	size_t len;
+	bool end; /* the peer sends nothing more on this stream */
+	uint32_t reason;
+	struct span detail;
+	bool fatal;
+	bool resumed;
+	uint64_t replayed_frames, replayed_bytes; /* ATTACHED: what this end sends again */
+	uint32_t last_id;
+	uint8_t session[TP_SESSION_ID_BYTES]; /* HELLO (all zero: a new session), ATTACHED */
+	struct span version, region;          /* HELLO */
+	size_t n_fields;
+	struct tp_field fields[TP_FIELDS_COUNT_MAX]; /* spans valid until the next call of tp_conn_next() */
+};
+
+int tp_conn_new(const struct tp_config *cfg, struct tp_conn **ret);
+/* Streams die without an event; their users must not touch them any more. */
+struct tp_conn *tp_conn_free(struct tp_conn *c);
+
+/* A connection is there, upgraded. The gateway's HELLO is queued. Detaches first when need be. */
+int tp_conn_attach(struct tp_conn *c, uint64_t now_ms);
+void tp_conn_detach(struct tp_conn *c);
+bool tp_conn_is_attached(const struct tp_conn *c); /* between TP_EV_ATTACHED and detach or failure */
+
+/* Relay, after TP_EV_HELLO on `fresh`: */
+/* - a new session with this id; */
+int tp_conn_welcome(struct tp_conn *fresh, const uint8_t session[TP_SESSION_ID_BYTES], uint64_t now_ms);
+/* - or the session `c` that the gateway named: c takes the connection over from fresh (which is only to be freed now), from
+ *   its old connection too. Positive TP_RESUME_IMPOSSIBLE when the counts do not fit: abandon c, welcome fresh. */
+enum { TP_RESUME_IMPOSSIBLE = 1 };
+int tp_conn_resume(struct tp_conn *c, struct tp_conn *fresh, uint64_t now_ms);
+
+/* The session is over: every open stream ends with that reason (TP_EV_RESET by tp_conn_next()). A gateway's next attach asks for a new session. */
+void tp_conn_abandon(struct tp_conn *c, uint32_t reason);
+
+/* Bytes from the WebSocket, changed in place. They are borrowed until tp_conn_next() has returned false. */
+void tp_conn_feed(struct tp_conn *c, uint8_t *p, size_t len);
+bool tp_conn_next(struct tp_conn *c, uint64_t now_us, struct tp_event *ret);
+
+bool tp_conn_wants_write(const struct tp_conn *c);
+/* Writes at most room bytes, returns how many. */
+size_t tp_conn_pull(struct tp_conn *c, uint8_t *dst, size_t room);
+
+/* UINT64_MAX: none. After tp_conn_tick() look for events. */
+uint64_t tp_conn_deadline(const struct tp_conn *c);
+void tp_conn_tick(struct tp_conn *c, uint64_t now_ms);
+
+/* No new streams: the peer is told, and OPENs that cross it are refused as not executed. Idempotent. */
+int tp_conn_goaway(struct tp_conn *c, uint32_t reason, const char *detail);
+bool tp_conn_going_away(const struct tp_conn *c); /* sent or received */
+
+/* Queues a WebSocket close with a reason for people; pull until nothing is left, then close the socket. */
+void tp_conn_close(struct tp_conn *c, uint32_t reason, const char *detail);
+
+size_t tp_conn_streams(const struct tp_conn *c);
+struct tp_stream *tp_conn_stream(const struct tp_conn *c, uint32_t id);
+uint64_t tp_conn_rtt_us(const struct tp_conn *c); /* 0: not measured yet */
+const uint8_t *tp_conn_session_id(const struct tp_conn *c);
+/* Bytes this session holds: kept frames and queues. */
+size_t tp_conn_memory(const struct tp_conn *c);
+
+/* Relay. `end`: there is no body. Positive TP_OPEN_BUSY at the limit of streams or kept bytes, TP_OPEN_GOING_AWAY after GOAWAY: nothing was sent. */
+enum { TP_OPEN_BUSY = 1, TP_OPEN_GOING_AWAY = 2 };
+int tp_stream_open(struct tp_conn *c, const struct tp_field *fields, size_t n, bool end, void *user,
+		   struct tp_stream **ret);
+/* Gateway: the response head, once. */
+int tp_stream_head(struct tp_stream *s, const struct tp_field *fields, size_t n, bool end);
+/* Takes all of it (a queue, bounded by TP_SEND_QUEUE plus one call of at most 256 KiB). Stop while tp_stream_wants_data() is false. -ENOBUFS, -ENOMEM. */
+int tp_stream_send(struct tp_stream *s, const void *p, size_t len, bool end);
+bool tp_stream_wants_data(const struct tp_stream *s);
+/* The bytes of TP_EV_DATA have gone to the next hop: gives credit back. */
+void tp_stream_consumed(struct tp_stream *s, size_t len, uint64_t now_us);
+/* Ends both directions; queued data is dropped. Then release. */
+void tp_stream_reset(struct tp_stream *s, uint32_t reason, const char *detail);
+/* The owner is done: no more events. Resets (cancelled) what is not over; data queued with `end` is still delivered. */
+struct tp_stream *tp_stream_release(struct tp_stream *s);
+
+void tp_stream_set_user(struct tp_stream *s, void *user);
+void *tp_stream_user(const struct tp_stream *s);
+uint32_t tp_stream_id(const struct tp_stream *s);
+struct tp_conn *tp_stream_conn(const struct tp_stream *s);
