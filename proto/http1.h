@@ -11,8 +11,10 @@
 
 enum {
 	HTTP1_HEAD_BYTES_MAX = 32768, /* start line and all field lines */
-	HTTP1_FIELDS_MAX = 128,       /* field lines of one head */
-	HTTP1_CHUNK_LINE_MAX = 256,   /* a chunk-size line with its extension */
+	HTTP1_START_LINE_MAX = 8192,  /* request or status line without its CRLF */
+	HTTP1_FIELDS_MAX = 128,       /* field lines of one head, and of one trailer */
+	HTTP1_CONNECTION_MAX = 1024,  /* bytes of all Connection values together; bounds what http1_is_hop_by_hop() costs */
+	HTTP1_CHUNK_LINE_MAX = 256,   /* a chunk-size line with its extension and CRLF */
 	HTTP1_TRAILER_BYTES_MAX = 8192,
 };
 
@@ -36,45 +38,48 @@ struct http1_head {
 	struct span target; /* as received */
 	/* responses */
 	unsigned status;
-	struct span reason_phrase;
+	struct span reason_phrase; /* trimmed; may be empty */
 	/* both */
 	unsigned minor; /* HTTP/1.minor: 0 or 1 */
 	const struct http1_field *fields;
 	size_t n_fields;
 	enum http1_body body;
-	uint64_t content_length;  /* HTTP1_BODY_LENGTH; also for a response to HEAD */
-	bool keep_alive;          /* the connection may carry another message after this one */
-	bool expect_continue;     /* Expect: 100-continue */
-	bool upgrade;             /* Connection: upgrade, with an Upgrade field */
+	uint64_t content_length;  /* HTTP1_BODY_LENGTH; also for a response to HEAD; 0 otherwise */
+	bool keep_alive;          /* the connection may carry another message after this one; never after a 101 */
+	bool expect_continue;     /* Expect: 100-continue; HTTP/1.1 requests only */
+	bool upgrade;             /* Connection: upgrade, with an Upgrade field; HTTP/1.1 only */
 };
 
 enum http1_event_type {
 	HTTP1_MORE, /* all bytes used; feed more */
-	HTTP1_HEAD, /* reader->head is set. A 1xx (other than 101) yields HTTP1_HEAD and then the next HTTP1_HEAD, no HTTP1_END */
+	HTTP1_HEAD, /* reader->head is set. A 1xx (other than 101) yields HTTP1_HEAD and then the next HTTP1_HEAD, no
+		     * HTTP1_END; its head is freed by the next http1_read() */
 	HTTP1_DATA, /* ev->data */
-	HTTP1_END,  /* the message is complete; the next bytes belong to the next message */
-	HTTP1_BAD,  /* ev->status and ev->error are set; the reader takes nothing more */
+	HTTP1_END,  /* the message is complete; the next bytes belong to the next message. Comes again, with nothing used,
+		     * until http1_reader_next() */
+	HTTP1_BAD,  /* ev->status and ev->error are set; the reader takes nothing more and says the same again */
 };
 
 struct http1_event {
 	enum http1_event_type type;
 	struct span data;
-	unsigned status;   /* HTTP1_BAD in a request: the status to answer: 400, 413 (never made here), 414, 431, 501, 505 */
+	unsigned status;   /* HTTP1_BAD in a request: the status to answer: 400, 414, 417, 431, 501 (unknown transfer coding),
+			    * 505; in a response: 502 */
 	const char *error; /* HTTP1_BAD: what is wrong, static text for people, such as "two Content-Length fields" */
 };
 
 struct http1_reader {
 	enum http1_kind kind;
 	unsigned state;
-	bool response_to_head; /* set before reading the response to a HEAD request */
+	bool response_to_head; /* set before reading the response to a HEAD request; http1_reader_next() clears it */
 	struct http1_head head;
 	struct buf head_bytes; /* freed when not needed */
 	struct http1_field *fields;
-	uint64_t body_left;
 	/* the rest is the reader's own */
-	uint64_t chunk_left;
-	size_t line_used;
+	uint64_t body_left; /* of the body, or of the chunk */
+	size_t line_used;   /* bytes of the unfinished line */
 	size_t trailer_used;
+	size_t n_lines;     /* finished lines of the head or trailer */
 	bool any_byte; /* a byte of the current message has arrived */
 	const char *error;
 	unsigned error_status;
@@ -86,7 +91,8 @@ void http1_reader_done(struct http1_reader *r);
 /* Makes it ready for the next message, after HTTP1_END. */
 void http1_reader_next(struct http1_reader *r);
 
-/* Frees the head's memory; head.fields and the spans of head become invalid, the numbers and flags stay. */
+/* Frees the head's memory; the fields and spans of head become absent (n_fields 0), the other numbers and flags stay.
+ * Nothing happens while a head is being read. */
 void http1_head_release(struct http1_reader *r);
 
 /* Takes at most len bytes, sets *ret_used and *ret_ev. 0 or -ENOMEM. After an event other than HTTP1_MORE call again
