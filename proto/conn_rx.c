@@ -489,6 +489,11 @@ static void event_init(struct tp_event *ev)
 	memset(ev, 0, offsetof(struct tp_event, fields));
 }
 
+bool tp_conn_has_event(const struct tp_conn *c)
+{
+	return !TAILQ_EMPTY(&c->events) || c->tell_attached || c->tell_failed;
+}
+
 bool tp_conn_next(struct tp_conn *c, uint64_t now_us, struct tp_event *ret)
 {
 	CHECK_OBJ(c, TP_CONN_MAGIC);
@@ -496,6 +501,6 @@ bool tp_conn_next(struct tp_conn *c, uint64_t now_us, struct tp_event *ret)
 		event_init(ret);
 		if (next_queued(c, ret) || read_input(c, now_us, ret))
 			return true;
-	} while (!TAILQ_EMPTY(&c->events) || c->tell_attached || c->tell_failed);
+	} while (tp_conn_has_event(c));
 	return false;
 }

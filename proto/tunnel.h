@@ -120,6 +120,8 @@ void tp_conn_abandon(struct tp_conn *c, uint32_t reason);
 /* Bytes from the WebSocket, changed in place. They are borrowed until tp_conn_next() has returned false. */
 void tp_conn_feed(struct tp_conn *c, uint8_t *p, size_t len);
 bool tp_conn_next(struct tp_conn *c, uint64_t now_us, struct tp_event *ret);
+/* Whether tp_conn_next() has something to tell without any new bytes. */
+bool tp_conn_has_event(const struct tp_conn *c);
 
 bool tp_conn_wants_write(const struct tp_conn *c);
 /* Writes at most room bytes, returns how many. */
