@@ -1,0 +1,71 @@
+#!/bin/sh
+# Measures the tunnel beside OpenSSH's `ssh -R` and beside no tunnel at all, in one run on one machine. See README.md.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+build=$top/build-release
+only=direct,ssh,tunnel
+rest=
+
+usage() {
+	cat <<'EOF'
+usage: sh tests/bench/run.sh [--quick] [--only direct,ssh,tunnel] [--build-dir DIR] [--rounds N] [--seconds N]
+                             [--ssh-cipher NAME] [--ssh-plain] [--audit SINK] [--json FILE]
+  --quick        one second each, one round: tells whether it works, not how fast it is
+  --only         which ways to the server are measured
+  --build-dir    a release build, made when missing (default build-release)
+  --rounds       how often everything is repeated; the medians are shown (default 3)
+  --seconds      length of one run (default 5)
+  --ssh-cipher   instead of the one OpenSSH prefers
+  --ssh-plain    ssh -N, without a session; slower (see README.md)
+  --audit        the gateway's audit sink (default a file that is emptied between the runs)
+  --json         also writes every single result to FILE
+EOF
+}
+
+need() {
+	command -v "$1" >/dev/null 2>&1 || PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
+while [ $# -gt 0 ]; do
+	case $1 in
+	--quick | --ssh-plain) rest="$rest $1"; shift ;;
+	--only) only=$2; shift 2 ;;
+	--build-dir) build=$2; shift 2 ;;
+	--rounds | --seconds | --ssh-cipher | --audit | --json) rest="$rest $1 $2"; shift 2 ;;
+	--help) usage; exit 0 ;;
+	*) usage >&2; exit 2 ;;
+	esac
+done
+
+missing=
+need python3 python3
+need wrk wrk
+need curl curl
+need meson meson
+need ninja ninja-build
+need cc gcc
+case $only in
+*ssh*) need sshd openssh-server; need ssh openssh-client ;;
+esac
+case $only in
+*tunnel*) need openssl openssl ;;
+esac
+if [ -n "$missing" ]; then
+	echo "run.sh: missing:$missing. On Debian: apt-get install$missing" >&2
+	exit 1
+fi
+
+targets=contrib/quickstart/sample-mcp-server
+case $only in
+*tunnel*) targets="$targets gateway/mcp-tunnel-gateway relay/mcp-tunnel-relay" ;;
+esac
+if [ ! -f "$build/build.ninja" ]; then
+	meson setup "$build" "$top" --buildtype=release -Db_lto=true -Dtests=false >&2
+fi
+# shellcheck disable=SC2086
+ninja -C "$build" $targets >&2
+
+# shellcheck disable=SC2086
+exec python3 "$here/bench.py" --build-dir "$build" --only "$only" $rest
