@@ -7,7 +7,7 @@
 
 struct json_want {
 	const char *key;
-	struct span raw; /* the value as written, without white space around; absent when the object has no such member */
+	struct span raw; /* the value as written, no white space around; absent when there is no such member */
 };
 
 /* The whole of `text` is one object. 0; -EINVAL when it is not JSON or no object. Keys are compared as written. */

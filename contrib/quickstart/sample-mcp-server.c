@@ -67,8 +67,7 @@ static void parse_options(int argc, char **argv, struct options *opt)
 			fputs(usage, stdout);
 			exit(0);
 		} else if (c == 'l' && parse_listen(optarg, opt) < 0) {
-			fprintf(stderr, "sample-mcp-server: --listen %s: an address and a port are wanted, 127.0.0.1:9000\n",
-				optarg);
+			fprintf(stderr, "sample-mcp-server: --listen %s: wanted is ADDRESS:PORT\n", optarg);
 			exit(2);
 		} else if (c == 'p') {
 			opt->path = optarg;
@@ -208,7 +207,8 @@ int main(int argc, char **argv)
 	evhttp_set_gencb(srv.http, on_request, &srv);
 	r = server_bind(&srv);
 	if (r < 0) {
-		fprintf(stderr, "sample-mcp-server: cannot listen on %s port %u: %s\n", opt.host, opt.port, strerror(-r));
+		fprintf(stderr, "sample-mcp-server: cannot listen on %s port %u: %s\n", opt.host, opt.port,
+			strerror(-r));
 		return 1;
 	}
 	r = server_run(&srv);

@@ -98,7 +98,8 @@ static void do_initialize(const struct rpc *m)
 			version = known[i];
 	}
 	rpc_open_result(m, out);
-	evbuffer_add_printf(out, "\"protocolVersion\":\"%s\"," CAPABILITIES ",\"serverInfo\":" SERVER_INFO "}}", version);
+	evbuffer_add_printf(out, "\"protocolVersion\":\"%s\"," CAPABILITIES ",\"serverInfo\":" SERVER_INFO "}}",
+			    version);
 	add_session_id(m);
 	rpc_send(m, NULL);
 }
@@ -108,7 +109,8 @@ static void do_discover(const struct rpc *m)
 	struct evbuffer *out = evhttp_request_get_output_buffer(m->req);
 
 	rpc_open_result(m, out);
-	rpc_add(out, SPAN("\"ttlMs\":0,\"cacheScope\":\"public\",\"supportedVersions\":[\"" MODERN "\"]," CAPABILITIES "}}"));
+	rpc_add(out, SPAN("\"ttlMs\":0,\"cacheScope\":\"public\",\"supportedVersions\":[\"" MODERN
+			  "\"]," CAPABILITIES "}}"));
 	rpc_send(m, NULL);
 }
 
@@ -198,7 +200,8 @@ static void handle_request(struct rpc *m, struct span version)
 {
 	m->modern = version.p != NULL;
 	if (m->modern && !json_string_is(version, MODERN))
-		fail_with(m, 400, RPC_VERSION, "Unsupported protocol version", ",\"data\":{\"supported\":[\"" MODERN "\"]}");
+		fail_with(m, 400, RPC_VERSION, "Unsupported protocol version",
+			  ",\"data\":{\"supported\":[\"" MODERN "\"]}");
 	else if (m->modern && !headers_agree(m))
 		rpc_fail(m, 400, RPC_HEADER_MISMATCH, "A header does not say what the body says");
 	else

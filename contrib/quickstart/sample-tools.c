@@ -14,14 +14,17 @@ enum {
 #define STEPS_MAX 1000000
 #define DELAY_MAX_MS 3600000
 
+#define SCHEMA(properties, required)                                                                                   \
+	"\"inputSchema\":{\"type\":\"object\",\"properties\":{" properties "},\"required\":[" required "]}"
+#define COUNT(name) "\"" name "\":{\"type\":\"integer\",\"minimum\":0}"
+
 const char tools_list_json[] =
-	"[{\"name\":\"echo\",\"description\":\"Gives the text back.\",\"inputSchema\":{\"type\":\"object\","
-	"\"properties\":{\"text\":{\"type\":\"string\"}},\"required\":[\"text\"]}},"
-	"{\"name\":\"slow\",\"description\":\"Takes steps, and reports each as progress.\",\"inputSchema\":{\"type\":\"object\","
-	"\"properties\":{\"steps\":{\"type\":\"integer\",\"minimum\":0},\"delay_ms\":{\"type\":\"integer\",\"minimum\":0}},"
-	"\"required\":[\"steps\",\"delay_ms\"]}},"
-	"{\"name\":\"blob\",\"description\":\"A text of so many bytes.\",\"inputSchema\":{\"type\":\"object\","
-	"\"properties\":{\"bytes\":{\"type\":\"integer\",\"minimum\":0}},\"required\":[\"bytes\"]}}]";
+	"[{\"name\":\"echo\",\"description\":\"Gives the text back.\","
+	SCHEMA("\"text\":{\"type\":\"string\"}", "\"text\"") "},"
+	"{\"name\":\"slow\",\"description\":\"Takes steps, and reports each as progress.\","
+	SCHEMA(COUNT("steps") "," COUNT("delay_ms"), "\"steps\",\"delay_ms\"") "},"
+	"{\"name\":\"blob\",\"description\":\"A text of so many bytes.\","
+	SCHEMA(COUNT("bytes"), "\"bytes\"") "}]";
 
 /* An answer that is not over when its handler returns. The request, and with it the spans of rpc, lives until
  * stream_free(); its connection may go away before.
@@ -143,8 +146,8 @@ static void do_slow(const struct rpc *m)
 	uint64_t steps, delay_ms;
 	struct stream *s;
 
-	if (!m->arguments.p || json_object(m->arguments, wants, 2) < 0 || json_u64(wants[0].raw, STEPS_MAX, &steps) < 0 ||
-	    json_u64(wants[1].raw, DELAY_MAX_MS, &delay_ms) < 0) {
+	if (!m->arguments.p || json_object(m->arguments, wants, 2) < 0 ||
+	    json_u64(wants[0].raw, STEPS_MAX, &steps) < 0 || json_u64(wants[1].raw, DELAY_MAX_MS, &delay_ms) < 0) {
 		rpc_fail(m, 200, RPC_INVALID_PARAMS, "slow wants {steps: 0..1000000, delay_ms: 0..3600000}");
 		return;
 	}
@@ -205,8 +208,8 @@ static void do_blob(const struct rpc *m)
 	struct json_want want = { "bytes", { 0 } };
 	struct evbuffer *head = evhttp_request_get_output_buffer(m->req);
 	struct evkeyvalq *headers = evhttp_request_get_output_headers(m->req);
+	uint64_t bytes, total;
 	struct stream *s;
-	uint64_t bytes;
 	char length[24];
 
 	if (!m->arguments.p || json_object(m->arguments, &want, 1) < 0 || json_u64(want.raw, BLOB_MAX, &bytes) < 0) {
@@ -219,7 +222,8 @@ static void do_blob(const struct rpc *m)
 	s->total = bytes;
 	rpc_open_result(m, head);
 	rpc_add(head, SPAN("\"content\":[{\"type\":\"text\",\"text\":\""));
-	snprintf(length, sizeof(length), "%llu", (unsigned long long)(evbuffer_get_length(head) + bytes + blob_tail.len));
+	total = evbuffer_get_length(head) + bytes + blob_tail.len;
+	snprintf(length, sizeof(length), "%llu", (unsigned long long)total);
 	evhttp_add_header(headers, "Content-Type", "application/json");
 	evhttp_add_header(headers, "Content-Length", length);
 	evhttp_send_reply_start(m->req, 200, "OK");
@@ -256,8 +260,8 @@ void tool_listen(const struct rpc *m)
 		return;
 	}
 	sse_start(m->req);
-	rpc_add(out, SPAN("event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\","
-			  "\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":"));
+	rpc_add(out, SPAN("event: message\ndata: {\"jsonrpc\":\"2.0\","
+			  "\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":"));
 	rpc_add(out, m->id);
 	rpc_add(out, SPAN("},\"notifications\":{}}}\n\n"));
 	evhttp_send_reply_chunk(m->req, out);
