@@ -102,43 +102,60 @@ install_missing() {
 		</dev/null >"$temp/apt" 2>&1 || { tail -n 40 "$temp/apt"; give_up "apt-get failed for:$missing"; }
 }
 
-# build_tree DIR TARGET [meson options]: configures and builds; what went wrong is printed.
-build_tree() {
-	dir=$1 target=$2
-	shift 2
-	log=$temp/$dir.log
-	again=
+# configure DIR [meson options]: a tree left by another meson, or moved here, is made anew.
+configure() {
+	dir=$1 log=$temp/log again=
+	shift
 	[ ! -e "$dir/build.ninja" ] || again=--reconfigure
-	if ! meson setup $again "$dir" "$@" </dev/null >"$log" 2>&1; then
-		# A tree left by another meson or in another place is made anew.
-		[ -e "$dir/meson-private" ] && meson setup --wipe "$dir" "$@" </dev/null >"$log" 2>&1 || {
-			echo "FAILED: configuring $dir"
-			tail -n 60 "$log"
-			return 1
-		}
+	if meson setup $again "$dir" "$@" </dev/null >"$log" 2>&1; then
+		return 0
 	fi
-	ninja -C "$dir" "$target" </dev/null >"$log" 2>&1 || {
-		echo "FAILED: building $dir"
-		tail -n 100 "$log"
-		return 1
-	}
+	if [ -d "$dir/meson-private" ] && meson setup --wipe "$dir" "$@" </dev/null >"$log" 2>&1; then
+		return 0
+	fi
+	echo "FAILED: configuring $dir"
+	tail -n 60 "$log"
+	return 1
 }
 
-# build TREE: each tree is built once, when the first suite needs it.
-build() {
-	state=$temp/built-$1
+configure_tree() {
+	case $1 in
+	build) configure build -Dwerror=true ;;
+	build-asan) configure build-asan -Dwerror=true -Db_sanitize=address,undefined ;;
+	build-fuzz)
+		CC=clang configure build-fuzz -Dfuzz=true -Db_lundef=false -Db_sanitize=address,undefined \
+			-Dc_args=-fsanitize=fuzzer-no-link
+		;;
+	esac
+}
+
+compile_tree() {
+	target=all
+	[ "$1" != build-fuzz ] || target=fuzz
+	if ninja -C "$1" -k 20 "$target" </dev/null >"$temp/log" 2>&1; then
+		return 0
+	fi
+	echo "FAILED: building $1"
+	grep -v '^\[[0-9]*/[0-9]*\]' "$temp/log" | head -n 100
+	return 1
+}
+
+# once STEP TREE: takes a step of a tree when the first suite needs it, and remembers how it went.
+once() {
+	state=$temp/$1-$2
 	if [ ! -e "$state" ]; then
-		echo "building $1"
-		case $1 in
-		build) build_tree build all -Dwerror=true ;;
-		build-asan) build_tree build-asan all -Dwerror=true -Db_sanitize=address,undefined ;;
-		build-fuzz)
-			CC=clang build_tree build-fuzz fuzz -Dfuzz=true -Db_lundef=false -Db_sanitize=address,undefined \
-				-Dc_args=-fsanitize=fuzzer-no-link
-			;;
-		esac && echo 0 >"$state" || echo 1 >"$state"
+		if "$1" "$2"; then
+			echo 0 >"$state"
+		else
+			echo 1 >"$state"
+		fi
 	fi
 	[ "$(cat "$state")" -eq 0 ]
+}
+
+# build TREE. The lint suite needs no more than a configured tree.
+build() {
+	once configure_tree "$1" && once compile_tree "$1"
 }
 
 # tally KIND SUITE RESULT LOG: counts the suite that began at $began and ended with $status.
@@ -153,7 +170,7 @@ tally() {
 meson_suite() {
 	began=$(date +%s) status=0
 	logs=$3/meson-logs
-	if build "$3"; then
+	if { [ "$1" = lint ] && once configure_tree "$3"; } || build "$3"; then
 		rm -f "$logs/run-$1.json"
 		meson test -C "$3" --no-rebuild --suite "$1" --logbase "run-$1" </dev/null >"$temp/log" 2>&1 || status=$?
 		tally meson "$2" "$logs/run-$1.json" "$temp/log"
@@ -164,7 +181,6 @@ meson_suite() {
 
 cannot_run() {
 	echo "FAILED: $1: $2 was not built"
-	echo "$1: 0 passed, 1 failed, 0 skipped"
 	echo "0 1 0" >>"$counts"
 }
 
