@@ -13,7 +13,7 @@ enum {
 	HTTP1_HEAD_BYTES_MAX = 32768, /* start line and all field lines */
 	HTTP1_START_LINE_MAX = 8192,  /* request or status line without its CRLF */
 	HTTP1_FIELDS_MAX = 128,       /* field lines of one head, and of one trailer */
-	HTTP1_CONNECTION_MAX = 1024,  /* bytes of all Connection values together; bounds what http1_is_hop_by_hop() costs */
+	HTTP1_CONNECTION_MAX = 1024,  /* bytes of all Connection values; bounds what http1_is_hop_by_hop() costs */
 	HTTP1_CHUNK_LINE_MAX = 256,   /* a chunk-size line with its extension and CRLF */
 	HTTP1_TRAILER_BYTES_MAX = 8192,
 };
@@ -52,7 +52,7 @@ struct http1_head {
 
 enum http1_event_type {
 	HTTP1_MORE, /* all bytes used; feed more */
-	HTTP1_HEAD, /* reader->head is set. A 1xx (other than 101) yields HTTP1_HEAD and then the next HTTP1_HEAD, no
+	HTTP1_HEAD, /* reader->head is set. A 1xx (other than 101) yields HTTP1_HEAD and then the next HTTP1_HEAD, not
 		     * HTTP1_END; its head is freed by the next http1_read() */
 	HTTP1_DATA, /* ev->data */
 	HTTP1_END,  /* the message is complete; the next bytes belong to the next message. Comes again, with nothing used,
@@ -63,8 +63,8 @@ enum http1_event_type {
 struct http1_event {
 	enum http1_event_type type;
 	struct span data;
-	unsigned status;   /* HTTP1_BAD in a request: the status to answer: 400, 414, 417, 431, 501 (unknown transfer coding),
-			    * 505; in a response: 502 */
+	unsigned status;   /* HTTP1_BAD in a request: the status to answer: 400, 414, 417, 431, 501 (unknown transfer
+			    * coding), 505; in a response: 502 */
 	const char *error; /* HTTP1_BAD: what is wrong, static text for people, such as "two Content-Length fields" */
 };
 

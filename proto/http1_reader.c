@@ -182,7 +182,7 @@ static void body_begin(struct http1_reader *r)
 /* After -ENOMEM the reader is as before, so that the caller may try again. */
 static int read_head(struct http1_reader *r, const uint8_t *p, size_t len, size_t *used, struct http1_event *ev)
 {
-	size_t line_used = r->line_used, n_lines = r->n_lines, end;
+	size_t line_used = r->line_used, n_lines = r->n_lines, end = 0;
 	int e;
 
 	if (!head_scan(r, p, len, &end)) {

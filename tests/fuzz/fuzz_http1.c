@@ -1,5 +1,6 @@
-/* However the bytes are cut, the reader says the same; and a head that it took is taken again, with the same meaning,
- * after the writer has written it. First byte: bit 0 response, bit 1 to a HEAD request, the rest the size of a piece. */
+/* However the bytes are cut, the reader says the same; and a head that it took is taken again, with the same
+ * meaning, after the writer has written it. First byte: bit 0 response, bit 1 to a HEAD request, the
+ * rest the size of a piece. */
 #include "tests/lib/http1_trace.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
