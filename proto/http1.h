@@ -55,8 +55,8 @@ enum http1_event_type {
 	HTTP1_HEAD, /* reader->head is set. A 1xx (other than 101) yields HTTP1_HEAD and then the next HTTP1_HEAD, not
 		     * HTTP1_END; its head is freed by the next http1_read() */
 	HTTP1_DATA, /* ev->data */
-	HTTP1_END,  /* the message is complete; the next bytes belong to the next message. Comes again, with nothing used,
-		     * until http1_reader_next() */
+	HTTP1_END,  /* the message is complete; the next bytes belong to the next message. Comes again, using
+		     * nothing, until http1_reader_next() */
 	HTTP1_BAD,  /* ev->status and ev->error are set; the reader takes nothing more and says the same again */
 };
 

@@ -1,6 +1,6 @@
 /* Feeds bytes to an HTTP/1.1 reader in pieces and writes what it says into a line of text, so that two ways of
- * cutting the same bytes can be compared. Every piece lives in memory of its own that is gone after the call: a span that points
- * into it, or a read beyond it, is seen by the sanitizers.
+ * cutting the same bytes can be compared. Every piece lives in memory of its own that is gone after the call: a span
+ * that points into it, or a read beyond it, is seen by the sanitizers.
  *
  *	GET /mcp 1.1 length=5 keep{Host=a} "hello" END
  */

@@ -690,8 +690,8 @@ START_TEST(hop_by_hop)
 	static const char *const hop[] = { "Connection", "KEEP-ALIVE", "Proxy-Connection", "proxy-authorization",
 					   "Proxy-Authenticate", "TE", "Trailer", "Transfer-Encoding",
 					   "Upgrade", "Content-Length", "x-one", "X-TWO", "x-three" };
-	static const char *const end_to_end[] = { "Host", "Accept", "MCP-Session-Id", "Authorization", "Proxy-", "Proxy",
-						  "X-Four", "Content-Type", "TE2", "" };
+	static const char *const end_to_end[] = { "Host", "Accept", "MCP-Session-Id", "Authorization", "Proxy-",
+						  "Proxy", "X-Four", "Content-Type", "TE2", "" };
 	struct http1_reader r;
 
 	head_from(&r, GET "Connection: X-One ,x-two\r\nA: b\r\nconnection: X-Three\r\nX-One: a\r\n\r\n");
