@@ -232,6 +232,38 @@ int url_parse(struct span text, unsigned flags, struct url *ret, const char **re
 	return 0;
 }
 
+void url_schemes_text(unsigned flags, char *out, size_t size)
+{
+	const char *last = NULL;
+	size_t n = 0, i;
+
+	if (size)
+		*out = '\0';
+	for (i = 0; i < ARRAY_LEN(schemes); i++) {
+		if (!(flags & schemes[i].flag))
+			continue;
+		if (last && n < size)
+			n += (size_t)snprintf(out + n, size - n, "%s%s", n ? ", " : "", last);
+		last = schemes[i].prefix;
+	}
+	if (last && n < size)
+		snprintf(out + n, size - n, "%s%s", n ? " or " : "", last);
+}
+
+int url_parse_listen_addr(const char *text, struct url *ret, const char **ret_why)
+{
+	char full[URL_TEXT_MAX];
+
+	if (strncmp(text, "unix:", 5) == 0)
+		return url_parse(span_of(text), URL_UNIX | URL_NO_PATH, ret, ret_why);
+	if (strlen(text) > URL_HOST_MAX + 8 || strchr(text, '/')) {
+		*ret_why = "it is not ADDR:PORT";
+		return -EINVAL;
+	}
+	snprintf(full, sizeof(full), "http://%s", text);
+	return url_parse(span_of(full), URL_HTTP | URL_LISTEN | URL_NO_PATH, ret, ret_why);
+}
+
 bool url_is_tls(const struct url *u)
 {
 	return u->scheme == URL_HTTPS || u->scheme == URL_WSS;

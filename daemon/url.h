@@ -37,6 +37,12 @@ struct url {
  * "URL ...: " ("it has no host"). */
 int url_parse(struct span text, unsigned flags, struct url *ret, const char **ret_why);
 
+/* The schemes of a set of flags, for people: "http://, https:// or unix:". */
+void url_schemes_text(unsigned flags, char *out, size_t size);
+
+/* "ADDR:PORT" (port 0 allowed) or "unix:/SOCKET", as a listener of plain HTTP: scheme URL_HTTP or URL_UNIX. As url_parse(). */
+int url_parse_listen_addr(const char *text, struct url *ret, const char **ret_why);
+
 /* TLS is meant: https, wss. */
 bool url_is_tls(const struct url *u);
 bool url_is_unix(const struct url *u);

@@ -1,0 +1,394 @@
+#include "daemon/config.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "base/span.h"
+#include "daemon/config_value.h"
+
+struct source {
+	enum { FROM_DEFAULT, FROM_FILE, FROM_FLAG } from;
+	unsigned line;
+};
+
+struct config {
+	const struct config_spec *spec;
+	void *target;
+	const char *file; /* NULL: none */
+	struct source sources[CONFIG_OPTIONS_MAX];
+	char *err;
+	size_t err_size;
+};
+
+static void *field_of(const struct config_option *o, void *target)
+{
+	return (char *)target + o->offset;
+}
+
+static const struct config_option *find_option(const struct config_spec *spec, struct span name)
+{
+	for (size_t i = 0; i < spec->n_options; i++)
+		if (spec->options[i].name && span_is(name, spec->options[i].name))
+			return &spec->options[i];
+	return NULL;
+}
+
+static struct source *source_of(const struct config *c, const struct config_option *o)
+{
+	return (struct source *)&c->sources[o - c->spec->options];
+}
+
+/* --- errors --- */
+
+/* A value in a message: bounded, one line, and without what may be a secret in the wrong place. */
+static void quote_value(const char *value, char *out, size_t size)
+{
+	const char *authority = strstr(value, "://"), *at = authority ? strrchr(authority, '@') : NULL;
+	size_t n = 0;
+
+	if (strncmp(value, "mtt_", 4) == 0 || strncmp(value, "mtk_", 4) == 0) {
+		snprintf(out, size, "%.4s...", value);
+		return;
+	}
+	for (const char *p = value; *p && n + 4 < size; p++) {
+		if (at && p == authority + 3) {
+			memcpy(out + n, "...", 3);
+			n += 3;
+			p = at;
+			at = NULL;
+		}
+		if (n + 4 < size)
+			out[n++] = (unsigned char)*p < ' ' || *p == 0x7f ? '?' : *p;
+	}
+	out[n] = '\0';
+}
+
+static int fail_at(struct config *c, const struct source *src, const char *name, const char *value, const char *why)
+{
+	char where[300], quoted[120] = "";
+
+	if (src->from == FROM_FILE)
+		snprintf(where, sizeof(where), "%.200s:%u: %s", c->file, src->line, name);
+	else
+		snprintf(where, sizeof(where), "--%s", name);
+	if (value)
+		quote_value(value, quoted, sizeof(quoted));
+	snprintf(c->err, c->err_size, value ? "%s: \"%s\" %s" : "%s: %s%s", where, quoted, why);
+	return -EINVAL;
+}
+
+/* The line of a list's item, found by its pointer. */
+static struct source item_source(const struct config *c, const struct config_option *o, const char *value)
+{
+	struct source src = *source_of(c, o);
+	const struct config_list *list = field_of(o, c->target);
+
+	for (size_t i = 0; o->type == CONFIG_LIST && i < list->n; i++)
+		if (list->items[i].text == value)
+			src.line = list->items[i].line;
+	return src;
+}
+
+int config_fail(struct config *c, const char *name, const char *value, const char *fmt, ...)
+{
+	const struct config_option *o = find_option(c->spec, span_of(name));
+	struct source src = item_source(c, o, value);
+	char why[CONFIG_ERROR_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof(why), fmt, ap);
+	va_end(ap);
+	return fail_at(c, &src, name, value, why);
+}
+
+bool config_is_set(const struct config *c, const char *name)
+{
+	return source_of(c, find_option(c->spec, span_of(name)))->from != FROM_DEFAULT;
+}
+
+static int fail_value(struct config *c, const struct config_option *o, const struct source *src, const char *value,
+		      const char *detail)
+{
+	char allowed[200], why[400];
+
+	config_allowed(o, allowed, sizeof(allowed));
+	if (detail)
+		snprintf(why, sizeof(why), "is not a URL to use here: %s; give %s", detail, allowed);
+	else
+		snprintf(why, sizeof(why), "is not allowed; give %s", allowed);
+	return fail_at(c, src, o->name, value, why);
+}
+
+static int fail_memory(struct config *c)
+{
+	snprintf(c->err, c->err_size, "out of memory while reading the configuration");
+	return -ENOMEM;
+}
+
+/* --- options --- */
+
+static int set_option(struct config *c, const struct config_option *o, struct source src, const char *value)
+{
+	struct source *old = source_of(c, o);
+	const char *why = NULL;
+	char text[80];
+	int r;
+
+	if (old->from > src.from)
+		return 0;
+	if (old->from == src.from && src.from != FROM_DEFAULT && o->type != CONFIG_LIST)
+		return fail_at(c, &src, o->name, value, "is given a second time; it can be given only once");
+	r = config_value_set(o, src.line, value, field_of(o, c->target), &why);
+	if (r == -ENOMEM)
+		return fail_memory(c);
+	if (r == -E2BIG) {
+		snprintf(text, sizeof(text), "is one too many; at most %s can be given", o->max);
+		return fail_at(c, &src, o->name, value, text);
+	}
+	if (r < 0)
+		return fail_value(c, o, &src, value, why);
+	*old = src;
+	return 0;
+}
+
+/* --- command line --- */
+
+static int run_action(const struct config_spec *spec, const char *name)
+{
+	if (strcmp(name, "version") == 0)
+		printf("%s %s\n", spec->program, MCP_TUNNEL_VERSION);
+	else if (strcmp(name, "print-sample-config") == 0)
+		config_sample(spec, stdout);
+	else if (strcmp(name, "print-man-options") == 0)
+		config_man(spec, stdout);
+	else
+		config_help(spec, stdout);
+	return CONFIG_EXIT;
+}
+
+static bool is_hidden_action(struct span name)
+{
+	return span_is(name, "print-sample-config") || span_is(name, "print-man-options");
+}
+
+static int fail_unknown(struct config *c, const char *arg)
+{
+	char quoted[80];
+	int len = (int)strcspn(arg, "=");
+
+	quote_value(arg, quoted, sizeof(quoted));
+	if (strncmp(arg, "--", 2) == 0 && arg[2])
+		snprintf(c->err, c->err_size, "%.*s: unknown option; %s --help lists those that exist", MIN(len, 79), quoted,
+			 c->spec->program);
+	else
+		snprintf(c->err, c->err_size, "\"%s\": unexpected argument; options are --name VALUE or --name=VALUE", quoted);
+	return -EINVAL;
+}
+
+/* One option from argv[*i]; *i moves to the last word used. */
+static int take_flag(struct config *c, int argc, char **argv, int *i)
+{
+	const char *arg = argv[*i], *eq = strchr(arg, '=');
+	struct span name = span_make(arg + 2, eq ? (size_t)(eq - arg) - 2 : strlen(arg) - 2);
+	const struct config_option *o = find_option(c->spec, name);
+	const struct source src = { .from = FROM_FLAG };
+
+	if (!eq && ((o && o->type == CONFIG_ACTION) || is_hidden_action(name)))
+		return run_action(c->spec, arg + 2);
+	if (!o || o->type == CONFIG_ACTION)
+		return fail_unknown(c, arg);
+	if (eq)
+		return set_option(c, o, src, eq + 1);
+	if (o->type == CONFIG_BOOL)
+		return set_option(c, o, src, "yes");
+	if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
+		return fail_at(c, &src, o->name, NULL, "it needs a value; write --name VALUE or --name=VALUE");
+	return set_option(c, o, src, argv[++*i]);
+}
+
+static int take_flags(struct config *c, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		int r;
+
+		if (strcmp(argv[i], "-h") == 0)
+			return run_action(c->spec, "help");
+		if (strncmp(argv[i], "--", 2) != 0 || !argv[i][2])
+			return fail_unknown(c, argv[i]);
+		r = take_flag(c, argc, argv, &i);
+		if (r != 0)
+			return r;
+	}
+	return 0;
+}
+
+/* --- file --- */
+
+struct reading {
+	struct config *c;
+	FILE *f;
+	unsigned line;
+	int result; /* of the first error */
+};
+
+static void fail_line(struct reading *rd, const char *why)
+{
+	if (rd->result < 0)
+		return;
+	snprintf(rd->c->err, rd->c->err_size, "%.200s:%u: %s", rd->c->file, rd->line, why);
+	rd->result = -EINVAL;
+}
+
+/* libinih takes the rest of an over-long line for a new one, and an indented line for more of the one before. Neither gets there. */
+static char *read_line(char *buf, int size, void *user)
+{
+	struct reading *rd = user;
+	bool whole;
+	size_t lead;
+	int ch;
+
+	if (rd->result < 0 || !fgets(buf, size, rd->f))
+		return NULL;
+	rd->line++;
+	whole = strchr(buf, '\n') || feof(rd->f);
+	lead = strspn(buf, " \t");
+	memmove(buf, buf + lead, strlen(buf + lead) + 1);
+	if (whole)
+		return buf;
+	do
+		ch = getc(rd->f);
+	while (ch != EOF && ch != '\n');
+	if (buf[0] == '#' || buf[0] == ';')
+		return buf;
+	fail_line(rd, "the line is too long (about 200 bytes are allowed); give this option on the command line");
+	return NULL;
+}
+
+static int take_key(void *user, const char *section, const char *key, const char *value)
+{
+	struct reading *rd = user;
+	struct config *c = rd->c;
+	const struct config_option *o = find_option(c->spec, span_of(key));
+	struct source src = { .from = FROM_FILE, .line = rd->line };
+	char why[300];
+
+	if (rd->result < 0)
+		return 0;
+	if (*section && strcmp(section, c->spec->section) != 0) {
+		snprintf(why, sizeof(why), "%.60s: it is in the unknown section [%.60s]; only [%s] is read", key, section,
+			 c->spec->section);
+		fail_line(rd, why);
+	} else if (!o || o->flags & CONFIG_NO_FILE) {
+		snprintf(why, sizeof(why), "%.60s: %s; keys are the names of the options that %s --help lists", key,
+			 o ? "it is only for the command line" : "unknown key", c->spec->program);
+		fail_line(rd, why);
+	} else {
+		rd->result = set_option(c, o, src, value);
+	}
+	return rd->result == 0;
+}
+
+static int take_file(struct config *c)
+{
+	char *given = *(char **)(void *)((char *)c->target + c->spec->file_offset);
+	struct reading rd = { .c = c };
+	int bad_line;
+
+	c->file = given ? given : c->spec->file;
+	if (!c->file)
+		return 0;
+	rd.f = fopen(c->file, "re");
+	if (!rd.f) {
+		if (!given && errno == ENOENT)
+			return 0;
+		snprintf(c->err, c->err_size, "%s%.300s: cannot open the configuration file: %s", given ? "--config: " : "",
+			 c->file, strerror(errno));
+		return -EINVAL;
+	}
+	bad_line = ini_parse_stream(read_line, &rd, take_key, &rd);
+	if (ferror(rd.f))
+		fail_line(&rd, "cannot read on");
+	fclose(rd.f);
+	if (bad_line > 0 && rd.result == 0) {
+		rd.line = (unsigned)bad_line;
+		fail_line(&rd, "not understood; a line is \"key = value\", \"[section]\" or a comment");
+	}
+	return rd.result;
+}
+
+/* --- the whole --- */
+
+static int take_defaults(struct config *c)
+{
+	for (size_t i = 0; i < c->spec->n_options; i++) {
+		const struct config_option *o = &c->spec->options[i];
+		int r;
+
+		if (!o->name || !o->value || c->sources[i].from != FROM_DEFAULT)
+			continue;
+		r = set_option(c, o, (struct source){ .from = FROM_DEFAULT }, o->value);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int check_required(struct config *c)
+{
+	for (size_t i = 0; i < c->spec->n_options; i++) {
+		const struct config_option *o = &c->spec->options[i];
+
+		if (!(o->flags & CONFIG_REQUIRED) || c->sources[i].from != FROM_DEFAULT)
+			continue;
+		snprintf(c->err, c->err_size, "--%s %s is missing; it must be given as an option or as %s = %s in %s", o->name,
+			 o->arg, o->name, o->arg, c->file ? c->file : "a file named by --config");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int config_load(const struct config_spec *spec, int argc, char **argv, void *target, char *err, size_t err_size)
+{
+	struct config c = { .spec = spec, .target = target, .err = err, .err_size = err_size };
+	int r;
+
+	assert(spec->n_options <= CONFIG_OPTIONS_MAX);
+	r = take_flags(&c, argc, argv);
+	if (r == 0)
+		r = take_file(&c);
+	if (r == 0)
+		r = take_defaults(&c);
+	if (r == 0)
+		r = check_required(&c);
+	if (r == 0 && spec->finish)
+		r = spec->finish(&c, target);
+	if (r != 0)
+		config_done(spec, target);
+	return r;
+}
+
+static void list_done(struct config_list *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		free(list->items[i].text);
+	free(list->items);
+	*list = (struct config_list){ 0 };
+}
+
+void config_done(const struct config_spec *spec, void *target)
+{
+	for (size_t i = 0; i < spec->n_options; i++) {
+		const struct config_option *o = &spec->options[i];
+		char **text = field_of(o, target);
+
+		if (o->type == CONFIG_LIST) {
+			list_done(field_of(o, target));
+		} else if (o->type == CONFIG_STRING || o->type == CONFIG_FILE) {
+			free(*text);
+			*text = NULL;
+		}
+	}
+}

@@ -1,0 +1,107 @@
+#include "gateway/config.h"
+
+#include <unistd.h>
+
+#define CONFIG_STRUCT struct gateway_config
+static const struct config_option options[] = {
+#include "daemon/config_rows.h"
+#include "gateway/config.def"
+};
+
+static const char journal_socket[] = "/run/systemd/journal/socket";
+
+static int finish_relay(struct config *c, struct gateway_config *cfg, const char *text)
+{
+	struct url *u = &cfg->relays[cfg->n_relays];
+	char full[URL_TEXT_MAX];
+	const char *why;
+
+	if (strstr(text, "{region}") && !cfg->region)
+		return config_fail(c, "region", NULL, "it is missing; --control-plane has {region}, so give its name");
+	if (url_subst_region(text, cfg->region ? cfg->region : "none", full, sizeof(full)) < 0)
+		return config_fail(c, "control-plane", text, "is too long");
+	if (url_parse(span_of(full), URL_WS | URL_WSS, u, &why) < 0)
+		return config_fail(c, "control-plane", text,
+				   "is not a URL to use here: %s; give wss://HOST[:PORT]/PATH (ws:// only to loopback)", why);
+	if (!url_is_tls(u) && !url_is_local(u))
+		return config_fail(c, "control-plane", text,
+				   "would send the token unencrypted; give wss://, ws:// is only for a loopback host");
+	cfg->n_relays++;
+	return 0;
+}
+
+static int finish_audit(struct config *c, struct gateway_config *cfg)
+{
+	struct span sink = span_of(cfg->audit);
+
+	if (!cfg->audit)
+		cfg->audit_kind = access(journal_socket, F_OK) == 0 ? GATEWAY_AUDIT_JOURNALD : GATEWAY_AUDIT_NONE;
+	else if (span_is(sink, "none"))
+		cfg->audit_kind = GATEWAY_AUDIT_NONE;
+	else if (span_is(sink, "journald"))
+		cfg->audit_kind = GATEWAY_AUDIT_JOURNALD;
+	else if (span_starts(sink, "file:/") && sink.len > 6)
+		cfg->audit_kind = GATEWAY_AUDIT_FILE;
+	else
+		return config_fail(c, "audit", cfg->audit, "is not allowed; give journald, file:/PATH (absolute) or none");
+	cfg->audit_path = cfg->audit_kind == GATEWAY_AUDIT_FILE ? cfg->audit + 5 : NULL;
+	return 0;
+}
+
+static int finish_health(struct config *c, struct gateway_config *cfg)
+{
+	const char *why;
+	struct url u;
+
+	cfg->health_addr = NULL;
+	if (strcmp(cfg->health_listen, "none") == 0)
+		return 0;
+	if (url_parse_listen_addr(cfg->health_listen, &u, &why) < 0)
+		return config_fail(c, "health-listen", cfg->health_listen,
+				   "is not an address to listen on: %s; give ADDR:PORT, unix:/PATH or none", why);
+	cfg->health_addr = cfg->health_listen;
+	return 0;
+}
+
+static int finish(struct config *c, void *target)
+{
+	struct gateway_config *cfg = target;
+	int r = 0;
+
+	cfg->allow_tls12 = cfg->tls_min == 1;
+	cfg->log_level = (enum log_level)(LOG_LEVEL_ERROR + cfg->log_choice);
+	if (cfg->region && !region_valid(cfg->region))
+		return config_fail(c, "region", cfg->region,
+				   "is not allowed; give lower-case letters, digits and hyphens, at most 63");
+	for (size_t i = 0; r == 0 && i < cfg->control_plane_urls.n; i++)
+		r = finish_relay(c, cfg, cfg->control_plane_urls.items[i].text);
+	if (r == 0)
+		r = finish_audit(c, cfg);
+	if (r == 0)
+		r = finish_health(c, cfg);
+	return r;
+}
+
+static const struct config_spec spec = {
+	.program = "mcp-tunnel-gateway",
+	.section = "gateway",
+	.usage = "--token-file FILE --control-plane URL --mcp-server-url URL [--region NAME] [OPTION...]",
+	.about = "Connects a private MCP server to a relay: dials out, carries agents' requests in, needs no inbound port.",
+	.file = "/etc/mcp-tunnel/gateway.conf",
+	.file_offset = offsetof(struct gateway_config, config_file),
+	.options = options,
+	.n_options = ARRAY_LEN(options),
+	.finish = finish,
+};
+
+int gateway_config_load(struct gateway_config *cfg, int argc, char **argv, char *err, size_t err_size)
+{
+	*cfg = (struct gateway_config){ 0 };
+	return config_load(&spec, argc, argv, cfg, err, err_size);
+}
+
+void gateway_config_done(struct gateway_config *cfg)
+{
+	config_done(&spec, cfg);
+	*cfg = (struct gateway_config){ 0 };
+}

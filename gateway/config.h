@@ -1,0 +1,45 @@
+/* The gateway's configuration: gateway/config.def filled in and checked. */
+#pragma once
+
+#include "base/log.h"
+#include "daemon/config.h"
+#include "daemon/url.h"
+
+enum { GATEWAY_RELAYS_MAX = 8 };
+
+enum gateway_audit { GATEWAY_AUDIT_NONE, GATEWAY_AUDIT_JOURNALD, GATEWAY_AUDIT_FILE };
+
+struct gateway_config {
+	/* As in config.def. */
+	char *token_file;
+	struct config_list control_plane_urls;
+	char *region;
+	char *ca_file; /* NULL: the system's */
+	int tls_min;
+	uint64_t keepalive_ms;
+	uint64_t drain_timeout_ms;
+	struct url mcp_server;
+	bool allow_query;
+	uint64_t max_request_bytes;
+	uint64_t max_response_bytes; /* 0: no limit */
+	unsigned max_streams;
+	uint64_t call_timeout_ms; /* 0: none */
+	char *audit;
+	char *health_listen;
+	int log_choice;
+	char *config_file;
+	bool check_config;
+
+	/* Derived. */
+	struct url relays[GATEWAY_RELAYS_MAX]; /* of control_plane_urls, {region} replaced */
+	size_t n_relays;
+	bool allow_tls12;
+	enum gateway_audit audit_kind;
+	const char *audit_path;   /* into audit, for GATEWAY_AUDIT_FILE */
+	const char *health_addr;  /* into health_listen; NULL: none */
+	enum log_level log_level;
+};
+
+/* 0, CONFIG_EXIT (printed what was asked for), or negative with one line in err: exit status 2. */
+int gateway_config_load(struct gateway_config *cfg, int argc, char **argv, char *err, size_t err_size);
+void gateway_config_done(struct gateway_config *cfg);

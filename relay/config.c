@@ -1,0 +1,148 @@
+#include "relay/config.h"
+
+#define CONFIG_STRUCT struct relay_config
+static const struct config_option options[] = {
+#include "daemon/config_rows.h"
+#include "relay/config.def"
+};
+
+static int finish_listener(struct config *c, struct relay_config *cfg, const char *text)
+{
+	struct url *u = &cfg->listeners[cfg->n_listeners];
+	const char *why;
+
+	if (url_parse(span_of(text), URL_HTTP | URL_HTTPS | URL_HTTP_UNIX | URL_LISTEN | URL_NO_PATH, u, &why) < 0)
+		return config_fail(c, "listen", text,
+				   "is not a URL to listen on: %s; give https://ADDR:PORT, http://ADDR:PORT or http+unix:/PATH", why);
+	if (u->scheme == URL_HTTP && !url_is_local(u) && !cfg->behind_proxy)
+		return config_fail(c, "listen", text,
+				   "would take keys unencrypted; give https://, a loopback address, or --behind-proxy when a proxy in "
+				   "front ends TLS");
+	cfg->any_tls |= url_is_tls(u);
+	cfg->n_listeners++;
+	return 0;
+}
+
+static int finish_tls(struct config *c, struct relay_config *cfg)
+{
+	cfg->allow_tls12 = cfg->tls_min == 1;
+	if (!cfg->any_tls)
+		return 0;
+	if (!cfg->tls_cert)
+		return config_fail(c, "tls-cert", NULL, "it is missing; a listener is https://, so give a FILE with its certificate");
+	if (!cfg->tls_key)
+		return config_fail(c, "tls-key", NULL, "it is missing; a listener is https://, so give a FILE with its private key");
+	return 0;
+}
+
+static int finish_agent_auth(struct config *c, struct relay_config *cfg)
+{
+	cfg->agents_need_key = cfg->agent_auth == 0;
+	for (size_t i = 0; !cfg->agents_need_key && i < cfg->n_listeners; i++)
+		if (!url_is_local(&cfg->listeners[i]))
+			return config_fail(c, "agent-auth", "none",
+					   "would let everybody in who reaches %s; give bearer, or listen on loopback or UNIX "
+					   "sockets only",
+					   cfg->listen_urls.items[i].text);
+	return 0;
+}
+
+static int finish_origins(struct config *c, struct relay_config *cfg)
+{
+	const char *why;
+
+	if (cfg->origin_urls.n == 0)
+		return 0;
+	cfg->origins = calloc(cfg->origin_urls.n, sizeof(*cfg->origins));
+	if (!cfg->origins)
+		return config_fail(c, "allowed-origin", NULL, "out of memory");
+	for (size_t i = 0; i < cfg->origin_urls.n; i++) {
+		const char *text = cfg->origin_urls.items[i].text;
+
+		if (url_parse(span_of(text), URL_HTTP | URL_HTTPS | URL_NO_PATH, &cfg->origins[i], &why) < 0)
+			return config_fail(c, "allowed-origin", text,
+					   "is not an origin: %s; give https://HOST[:PORT] or http://HOST[:PORT]", why);
+	}
+	cfg->n_origins = cfg->origin_urls.n;
+	return 0;
+}
+
+static int finish_admin(struct config *c, struct relay_config *cfg)
+{
+	const char *why;
+	struct url u;
+
+	cfg->admin_addr = NULL;
+	if (strcmp(cfg->admin_listen, "none") == 0)
+		return 0;
+	if (url_parse_listen_addr(cfg->admin_listen, &u, &why) < 0)
+		return config_fail(c, "admin-listen", cfg->admin_listen,
+				   "is not an address to listen on: %s; give ADDR:PORT, unix:/PATH or none", why);
+	cfg->admin_addr = cfg->admin_listen;
+	return 0;
+}
+
+static int finish(struct config *c, void *target)
+{
+	struct relay_config *cfg = target;
+	int r = 0;
+
+	cfg->log_level = (enum log_level)(LOG_LEVEL_ERROR + cfg->log_choice);
+	for (size_t i = 0; r == 0 && i < cfg->listen_urls.n; i++)
+		r = finish_listener(c, cfg, cfg->listen_urls.items[i].text);
+	if (r == 0)
+		r = finish_tls(c, cfg);
+	if (r == 0)
+		r = finish_agent_auth(c, cfg);
+	if (r == 0)
+		r = finish_origins(c, cfg);
+	if (r == 0)
+		r = finish_admin(c, cfg);
+	return r;
+}
+
+static const struct config_spec spec = {
+	.program = "mcp-tunnel-relay",
+	.section = "relay",
+	.usage = "--listen URL --state-dir DIR [--tls-cert FILE --tls-key FILE] [OPTION...]\n"
+		 "tunnel add|list|rotate|remove NAME --state-dir DIR\n"
+		 "agent add|list|remove NAME --tunnel NAME --state-dir DIR",
+	.about = "The public end of the tunnel: agents call it over HTTPS, gateways hold sessions to it.",
+	.file = "/etc/mcp-tunnel/relay.conf",
+	.file_offset = offsetof(struct relay_config, config_file),
+	.options = options,
+	.n_options = ARRAY_LEN(options),
+	.finish = finish,
+};
+
+int relay_config_load(struct relay_config *cfg, int argc, char **argv, char *err, size_t err_size)
+{
+	int r;
+
+	*cfg = (struct relay_config){ 0 };
+	r = config_load(&spec, argc, argv, cfg, err, err_size);
+	if (r != 0)
+		relay_config_done(cfg);
+	return r;
+}
+
+void relay_config_done(struct relay_config *cfg)
+{
+	config_done(&spec, cfg);
+	free(cfg->origins);
+	*cfg = (struct relay_config){ 0 };
+}
+
+bool relay_config_origin_allowed(const struct relay_config *cfg, struct span origin)
+{
+	const char *why;
+	struct url u;
+
+	if (url_parse(origin, URL_HTTP | URL_HTTPS | URL_NO_PATH, &u, &why) < 0)
+		return false;
+	for (size_t i = 0; i < cfg->n_origins; i++)
+		if (cfg->origins[i].scheme == u.scheme && cfg->origins[i].port == u.port &&
+		    strcmp(cfg->origins[i].host, u.host) == 0)
+			return true;
+	return false;
+}

@@ -1,0 +1,48 @@
+/* The relay's configuration: relay/config.def filled in and checked. */
+#pragma once
+
+#include "base/log.h"
+#include "daemon/config.h"
+#include "daemon/url.h"
+
+enum { RELAY_LISTENERS_MAX = 16, RELAY_ORIGINS_MAX = 64 };
+
+struct relay_config {
+	/* As in config.def. */
+	struct config_list listen_urls;
+	char *tls_cert;
+	char *tls_key;
+	int tls_min;
+	bool behind_proxy;
+	struct url public_url; /* scheme 0: not given */
+	struct config_list origin_urls;
+	char *state_dir;
+	int agent_auth;
+	uint64_t resume_grace_ms;
+	uint64_t keepalive_ms;
+	uint64_t max_request_bytes;
+	unsigned max_streams;
+	uint64_t drain_timeout_ms;
+	char *admin_listen;
+	int log_choice;
+	char *config_file;
+	bool check_config;
+
+	/* Derived. */
+	struct url listeners[RELAY_LISTENERS_MAX]; /* URL_HTTPS, URL_HTTP or URL_HTTP_UNIX */
+	size_t n_listeners;
+	struct url *origins; /* scheme, host, port; origin_urls.n of them */
+	size_t n_origins;
+	bool any_tls; /* tls_cert and tls_key are there */
+	bool agents_need_key;
+	bool allow_tls12;
+	const char *admin_addr; /* into admin_listen; NULL: none */
+	enum log_level log_level;
+};
+
+/* 0, CONFIG_EXIT (printed what was asked for), or negative with one line in err: exit status 2. */
+int relay_config_load(struct relay_config *cfg, int argc, char **argv, char *err, size_t err_size);
+void relay_config_done(struct relay_config *cfg);
+
+/* Whether the value of an Origin field is one of --allowed-origin. */
+bool relay_config_origin_allowed(const struct relay_config *cfg, struct span origin);
