@@ -1,0 +1,37 @@
+#include "gateway/backoff.h"
+
+void backoff_attached(struct backoff *b, uint64_t now_ms)
+{
+	b->attached_ms = now_ms;
+}
+
+static uint64_t bound(unsigned failures, uint64_t first, uint64_t max)
+{
+	uint64_t ms = first;
+
+	while (failures-- > 0 && ms < max)
+		ms *= 2;
+	return MIN(ms, max);
+}
+
+uint64_t backoff_lost(struct backoff *b, uint64_t now_ms, uint32_t random, bool token_refused, unsigned retry_after_s)
+{
+	uint64_t most, wait;
+
+	if (b->attached_ms && now_ms - b->attached_ms >= BACKOFF_STABLE_MS)
+		b->failures = 0;
+	b->attached_ms = 0;
+	most = token_refused ? bound(b->failures, BACKOFF_TOKEN_FIRST_MS, BACKOFF_TOKEN_MAX_MS) :
+			       bound(b->failures, BACKOFF_FIRST_MS, BACKOFF_MAX_MS);
+	if (b->failures < 32)
+		b->failures++;
+	wait = most * random / UINT32_MAX;
+	if (token_refused)
+		wait = most / 2 + wait / 2;
+	return MAX(wait, (uint64_t)retry_after_s * 1000);
+}
+
+void backoff_reset(struct backoff *b)
+{
+	b->failures = 0;
+}

@@ -1,0 +1,27 @@
+/* When to dial again (design, section 7): full jitter over an exponential bound, which falls back only after a session
+ * has been stable. Pure: time and chance are arguments. */
+#pragma once
+
+#include "base/check.h"
+
+enum {
+	BACKOFF_FIRST_MS = 500,
+	BACKOFF_MAX_MS = 30 * 1000,
+	BACKOFF_TOKEN_FIRST_MS = 60 * 1000, /* a refused token: minutes */
+	BACKOFF_TOKEN_MAX_MS = 10 * 60 * 1000,
+	BACKOFF_STABLE_MS = 60 * 1000,
+};
+
+struct backoff {
+	unsigned failures;     /* in a row, since the last stable session */
+	uint64_t attached_ms;  /* 0: not attached */
+};
+
+void backoff_attached(struct backoff *b, uint64_t now_ms);
+
+/* A dial failed or a session was lost: how long to wait. `random` is uniform over 32 bits. retry_after_s is what
+ * the peer asked for (0: nothing): never less than that. */
+uint64_t backoff_lost(struct backoff *b, uint64_t now_ms, uint32_t random, bool token_refused, unsigned retry_after_s);
+
+/* The cause has been removed by hand (a new token file): the next failure waits as the first. */
+void backoff_reset(struct backoff *b);

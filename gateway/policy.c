@@ -1,0 +1,128 @@
+#include "gateway/policy.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "proto/http1.h"
+
+/* Never taken from the far side: how messages are framed, where they go, and names that a server behind the tunnel trusts. */
+static const char *const withheld[] = {
+	"Host",	   "Origin",	     "Content-Length",	    "Connection", "Keep-Alive",	      "Proxy-Connection",
+	"TE",	   "Trailer",	     "Transfer-Encoding",   "Upgrade",	  "Proxy-Authenticate", "Proxy-Authorization",
+	"Expect",
+};
+
+bool policy_field_passes(struct span name)
+{
+	if (name.len >= 11 && span_iis(span_make(name.p, 11), "Mcp-Tunnel-"))
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(withheld); i++)
+		if (span_iis(name, withheld[i]))
+			return false;
+	return true;
+}
+
+static uint32_t refuse(char detail[POLICY_DETAIL_MAX], uint32_t reason, const char *what, struct span value)
+{
+	snprintf(detail, POLICY_DETAIL_MAX, "%s%s%.*s%s", what, value.p ? ": \"" : "", (int)MIN(value.len, (size_t)64),
+		 value.p ? value.p : "", value.p ? "\"" : "");
+	return reason;
+}
+
+uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
+			   char detail[POLICY_DETAIL_MAX])
+{
+	const struct span none = { NULL, 0 };
+	struct span kind = tp_field_get(fields, n, ":kind"), route = tp_field_get(fields, n, ":route");
+	struct span method = tp_field_get(fields, n, ":method"), query = tp_field_get(fields, n, ":query");
+
+	if (!span_is(kind, "exchange"))
+		return refuse(detail, TP_REASON_REFUSED, "this gateway carries exchanges only", none);
+	if (route.len)
+		return refuse(detail, TP_REASON_NO_ROUTE, "no such route", route);
+	if (!span_is(method, "POST") && !span_is(method, "GET") && !span_is(method, "DELETE"))
+		return refuse(detail, TP_REASON_BAD_REQUEST, "method not carried", method);
+	if (query.p && !cfg->allow_query)
+		return refuse(detail, TP_REASON_BAD_REQUEST, "a query string is not allowed here (--allow-query)", none);
+	for (size_t i = 0; i < query.len; i++)
+		if ((uint8_t)query.p[i] <= ' ' || (uint8_t)query.p[i] >= 0x7f || query.p[i] == '#')
+			return refuse(detail, TP_REASON_BAD_REQUEST, "invalid byte in the query string", none);
+	for (size_t i = 0; i < n; i++) {
+		if (fields[i].name.p[0] == ':')
+			continue;
+		if (!http1_token_ok(fields[i].name))
+			return refuse(detail, TP_REASON_BAD_REQUEST, "invalid header name", none);
+		if (!http1_value_ok(fields[i].value))
+			return refuse(detail, TP_REASON_BAD_REQUEST, "invalid header value", fields[i].name);
+	}
+	return TP_REASON_NONE;
+}
+
+/* A copy of the field's value, decoded. *ret stays NULL when it was not sent. */
+static int mirror_field(const struct tp_field *fields, size_t n, const char *name, char **ret)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct buf text;
+		int r;
+
+		if (!span_iis(fields[i].name, name))
+			continue;
+		buf_init(&text, 4 * MCP_NAME_MAX);
+		r = mcp_header_decode(fields[i].value, &text);
+		if (r == -ENOMEM)
+			return r;
+		/* What cannot be decoded matches nothing. */
+		*ret = span_dup(r < 0 ? fields[i].value : buf_span(&text));
+		buf_done(&text);
+		return *ret ? 0 : -ENOMEM;
+	}
+	return 0;
+}
+
+int policy_mirror_init(struct policy_mirror *m, const struct tp_field *fields, size_t n)
+{
+	int r;
+
+	*m = (struct policy_mirror){ NULL };
+	r = mirror_field(fields, n, "Mcp-Method", &m->method);
+	if (r == 0)
+		r = mirror_field(fields, n, "Mcp-Name", &m->name);
+	if (r == 0)
+		r = mirror_field(fields, n, "MCP-Protocol-Version", &m->protocol_version);
+	if (r < 0) {
+		policy_mirror_done(m);
+		return r;
+	}
+	return m->method || m->name || m->protocol_version ? 0 : POLICY_MIRROR_NONE;
+}
+
+void policy_mirror_done(struct policy_mirror *m)
+{
+	free(m->method);
+	free(m->name);
+	free(m->protocol_version);
+	*m = (struct policy_mirror){ NULL };
+}
+
+static bool differs(const char *header, struct span body)
+{
+	return header && !span_is(body, header);
+}
+
+uint32_t policy_check_message(const struct policy_mirror *m, const struct mcp_view *view, char detail[POLICY_DETAIL_MAX])
+{
+	const struct span none = { NULL, 0 };
+	struct span name = view->name.p ? view->name : view->uri;
+
+	if (view->kind != MCP_REQUEST && view->kind != MCP_NOTIFICATION)
+		return TP_REASON_NONE;
+	if (differs(m->method, view->method))
+		return refuse(detail, TP_REASON_HEADER_MISMATCH, "Mcp-Method is not the method in the body", none);
+	if (m->name && m->name[0] && differs(m->name, name))
+		return refuse(detail, TP_REASON_HEADER_MISMATCH, "Mcp-Name is not the name in the body", none);
+	/* initialize negotiates: what its params ask for is not what the header says. */
+	if (view->protocol_version.p && !span_is(view->method, "initialize") &&
+	    differs(m->protocol_version, view->protocol_version))
+		return refuse(detail, TP_REASON_HEADER_MISMATCH, "MCP-Protocol-Version is not the version in the body", none);
+	return TP_REASON_NONE;
+}

@@ -1,0 +1,32 @@
+/* What the gateway lets pass, whatever the relay sent: head and message in, verdict out. Pure. It trusts nobody and looks
+ * at everything again. */
+#pragma once
+
+#include "base/buf.h"
+#include "proto/mcp.h"
+#include "proto/tunnel.h"
+
+struct policy_config {
+	bool allow_query;
+};
+
+enum { POLICY_DETAIL_MAX = 160 };
+
+/* TP_REASON_NONE: may go on. Otherwise detail says what is wrong, for people. */
+uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
+			   char detail[POLICY_DETAIL_MAX]);
+
+/* The headers of 2026-07-28 that repeat what the body says; copies, because the head is gone when the body is complete. */
+struct policy_mirror {
+	char *method, *name, *protocol_version; /* NULL: not sent */
+};
+/* -ENOMEM; positive POLICY_MIRROR_NONE when there is none of them (nothing to free then). */
+enum { POLICY_MIRROR_NONE = 1 };
+int policy_mirror_init(struct policy_mirror *m, const struct tp_field *fields, size_t n);
+void policy_mirror_done(struct policy_mirror *m);
+
+/* TP_REASON_NONE or TP_REASON_HEADER_MISMATCH. */
+uint32_t policy_check_message(const struct policy_mirror *m, const struct mcp_view *view, char detail[POLICY_DETAIL_MAX]);
+
+/* Whether a request field may go to the MCP server: end-to-end, not about routing, not the tunnel's own. */
+bool policy_field_passes(struct span name);

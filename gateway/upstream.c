@@ -1,0 +1,485 @@
+#include "gateway/upstream.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/channel.h"
+#include "daemon/dial.h"
+#include "proto/reasons.h"
+
+#define UPSTREAM_MAGIC 0x75707374
+#define CALL_MAGIC 0x7570636c
+#define CONN_MAGIC 0x7570636e
+
+enum { SWEEP_MS = 1000 };
+
+/* A connection: kept (call == NULL) or busy with one call. */
+struct upstream_conn {
+	unsigned magic;
+	TAILQ_ENTRY(upstream_conn) link; /* in idle */
+	struct upstream *upstream;
+	struct channel *channel;
+	struct upstream_call *call;
+	struct http1_reader reader;
+	uint64_t idle_since_ms;
+};
+
+struct upstream_call {
+	unsigned magic;
+	struct upstream *upstream;
+	struct upstream_conn *conn; /* NULL while dialling */
+	struct dial *dial;
+	const struct upstream_ops *ops;
+	void *user;
+	struct buf head, body;
+	size_t head_at, body_at; /* sent; kept whole until the answer begins, for the one retry */
+	bool idempotent;
+	bool reused;   /* on a kept connection */
+	bool answered; /* a byte of the answer has come */
+	bool paused;
+};
+
+struct upstream {
+	unsigned magic;
+	struct loop *loop;
+	struct upstream_config cfg;
+	char *host, *unix_path;
+	TAILQ_HEAD(idle_head, upstream_conn) idle; /* most recently used first */
+	size_t n_idle;
+	struct event *sweep;
+	struct dial *probe;
+	struct upstream_health health;
+};
+
+static void call_dial(struct upstream_call *c);
+
+static void health_set(struct upstream *u, bool reachable, const char *detail)
+{
+	struct upstream_health *h = &u->health;
+	uint64_t now = loop_now_ms(u->loop);
+
+	if (!h->known || h->reachable != reachable) {
+		h->since_ms = now;
+		if (!reachable)
+			log_warning("MCP server unreachable: %s", detail);
+		else if (h->known)
+			log_notice("MCP server reachable again");
+	}
+	h->known = true;
+	h->reachable = reachable;
+	h->seen_ms = now;
+	snprintf(h->detail, sizeof(h->detail), "%s", detail);
+}
+
+static void conn_gone(void *p)
+{
+	struct upstream_conn *k = p;
+
+	http1_reader_done(&k->reader);
+	k->magic = 0;
+	free(k);
+}
+
+/* The connection leaves us, whatever it was doing; its call is not told. */
+static void conn_drop(struct upstream_conn *k, bool at_once)
+{
+	struct upstream *u = k->upstream;
+
+	if (!k->call) {
+		TAILQ_REMOVE(&u->idle, k, link);
+		u->n_idle--;
+	} else {
+		k->call->conn = NULL;
+	}
+	if (k->channel && at_once)
+		channel_abort(k->channel, false);
+	else if (k->channel)
+		channel_close(k->channel, 0);
+	k->channel = NULL;
+	k->call = NULL;
+	loop_free_later(u->loop, conn_gone, k);
+}
+
+static void call_free(struct upstream_call *c)
+{
+	dial_cancel(c->dial);
+	c->dial = NULL;
+	if (c->conn)
+		conn_drop(c->conn, true);
+	buf_done(&c->head);
+	buf_done(&c->body);
+	c->magic = 0;
+	free(c);
+}
+
+static void call_fail(struct upstream_call *c, uint32_t reason, const char *detail)
+{
+	const struct upstream_ops *ops = c->ops;
+	void *user = c->user;
+	char copy[256];
+
+	snprintf(copy, sizeof(copy), "%s", detail);
+	call_free(c);
+	ops->on_fail(user, reason, copy);
+}
+
+/* The answer is complete: keeps the connection when both sides can use it again. */
+static void call_end(struct upstream_call *c, bool more_bytes)
+{
+	struct upstream_conn *k = c->conn;
+	struct upstream *u = c->upstream;
+	const struct upstream_ops *ops = c->ops;
+	void *user = c->user;
+	bool sent = c->head_at == buf_len(&c->head) && c->body_at == buf_len(&c->body);
+
+	if (sent && !more_bytes && k->channel && k->reader.head.keep_alive && u->n_idle < u->cfg.max_idle && u->cfg.idle_ms) {
+		k->call = NULL;
+		c->conn = NULL;
+		http1_reader_next(&k->reader);
+		channel_pause(k->channel, false);
+		k->idle_since_ms = loop_now_ms(u->loop);
+		TAILQ_INSERT_HEAD(&u->idle, k, link);
+		u->n_idle++;
+	} else {
+		conn_drop(k, false);
+	}
+	call_free(c);
+	ops->on_end(user);
+}
+
+/* Tells one event of the reader. False when the call is over (and gone). */
+static bool call_event(struct upstream_call *c, const struct http1_event *ev, bool more_bytes)
+{
+	switch (ev->type) {
+	case HTTP1_MORE:
+		return true;
+	case HTTP1_HEAD:
+		c->answered = true;
+		if (c->conn->reader.head.status == 101) {
+			call_fail(c, TP_REASON_UPSTREAM_PROTOCOL, "the MCP server switched protocols without being asked");
+			return false;
+		}
+		if (c->conn->reader.head.status < 200)
+			return true;
+		/* The answer has begun: there is no retry any more, so the request need not be kept once it is sent. */
+		if (c->body_at == buf_len(&c->body) && c->head_at == buf_len(&c->head)) {
+			buf_clear(&c->head);
+			buf_clear(&c->body);
+			c->head_at = c->body_at = 0;
+		}
+		c->ops->on_head(c->user, &c->conn->reader.head);
+		return true;
+	case HTTP1_DATA:
+		c->ops->on_data(c->user, (const uint8_t *)ev->data.p, ev->data.len);
+		return true;
+	case HTTP1_END:
+		call_end(c, more_bytes);
+		return false;
+	case HTTP1_BAD:
+		call_fail(c, TP_REASON_UPSTREAM_PROTOCOL, ev->error);
+		return false;
+	}
+	return false;
+}
+
+static void on_channel_data(void *user, uint8_t *data, size_t len)
+{
+	struct upstream_conn *k = user;
+	struct http1_event ev;
+	size_t used;
+
+	CHECK_OBJ(k, CONN_MAGIC);
+	if (!k->call) {
+		/* Bytes that nobody asked for: the connection is of no more use. */
+		conn_drop(k, true);
+		return;
+	}
+	do {
+		struct upstream_call *c = k->call;
+
+		if (http1_read(&k->reader, data, len, &used, &ev) < 0) {
+			call_fail(c, TP_REASON_INTERNAL, "out of memory");
+			return;
+		}
+		data += used;
+		len -= used;
+		if (!call_event(c, &ev, len > 0))
+			return;
+		if (ev.type == HTTP1_HEAD && k->call == c)
+			http1_head_release(&k->reader);
+	} while (k->call && (len > 0 || ev.type != HTTP1_MORE));
+}
+
+static size_t take(uint8_t *dst, size_t room, const struct buf *b, size_t *at)
+{
+	size_t n = MIN(room, buf_len(b) - *at);
+
+	if (n)
+		memcpy(dst, buf_bytes(b) + *at, n);
+	*at += n;
+	return n;
+}
+
+static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
+{
+	struct upstream_conn *k = user;
+	size_t n;
+
+	CHECK_OBJ(k, CONN_MAGIC);
+	if (!k->call)
+		return 0;
+	n = take(dst, room, &k->call->head, &k->call->head_at);
+	return n + take(dst + n, room - n, &k->call->body, &k->call->body_at);
+}
+
+static void on_channel_closed(void *user, enum channel_end end, int error, const char *detail)
+{
+	struct upstream_conn *k = user;
+	struct upstream_call *c = k->call;
+	struct http1_event ev = { .type = HTTP1_MORE };
+	char text[256];
+
+	CHECK_OBJ(k, CONN_MAGIC);
+	k->channel = NULL;
+	if (!c) {
+		conn_drop(k, true);
+		return;
+	}
+	if (end == CHANNEL_EOF)
+		http1_read_eof(&k->reader, &ev);
+	if (ev.type == HTTP1_END) {
+		call_end(c, false);
+		return;
+	}
+	if (!c->answered && c->reused && (c->idempotent || c->head_at == 0)) {
+		conn_drop(k, true);
+		c->reused = false;
+		c->head_at = c->body_at = 0;
+		call_dial(c);
+		return;
+	}
+	snprintf(text, sizeof(text), "%s: %s", c->answered ? "in the middle of the answer" : "before the answer", detail);
+	call_fail(c, TP_REASON_UPSTREAM_CLOSED, text);
+}
+
+static const struct channel_ops conn_callbacks = {
+	.on_data = on_channel_data,
+	.on_pull = on_channel_pull,
+	.on_closed = on_channel_closed,
+};
+
+static int conn_new(struct upstream_call *c, int take_fd)
+{
+	const struct channel_options opt = { 0 };
+	struct upstream_conn *k = calloc(1, sizeof(*k));
+	int r;
+
+	if (!k) {
+		close(take_fd);
+		return -ENOMEM;
+	}
+	k->magic = CONN_MAGIC;
+	k->upstream = c->upstream;
+	http1_reader_init(&k->reader, HTTP1_RESPONSE);
+	r = channel_new(c->upstream->loop, take_fd, &opt, &conn_callbacks, k, &k->channel);
+	if (r < 0) {
+		free(k);
+		return r;
+	}
+	k->call = c;
+	c->conn = k;
+	return 0;
+}
+
+static void call_send(struct upstream_call *c)
+{
+	channel_pause(c->conn->channel, c->paused);
+	channel_want_write(c->conn->channel);
+}
+
+static void on_dialled(void *user, int take_fd, enum dial_error err, int error, const char *detail)
+{
+	struct upstream_call *c = user;
+
+	CHECK_OBJ(c, CALL_MAGIC);
+	c->dial = NULL;
+	health_set(c->upstream, err == DIAL_OK, err == DIAL_OK ? "connected" : detail);
+	if (err != DIAL_OK)
+		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, detail);
+	else if (conn_new(c, take_fd) < 0)
+		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, "out of memory");
+	else
+		call_send(c);
+}
+
+static struct dial_target target_of(const struct upstream *u)
+{
+	return (struct dial_target){
+		.host = u->host,
+		.port = u->cfg.port,
+		.unix_path = u->unix_path,
+		.timeout_ms = u->cfg.connect_timeout_ms,
+	};
+}
+
+static void call_dial(struct upstream_call *c)
+{
+	const struct dial_target target = target_of(c->upstream);
+
+	if (dial_start(c->upstream->loop, &target, on_dialled, c, &c->dial) < 0)
+		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, "out of memory");
+}
+
+/* A kept connection that the server has closed meanwhile shows it here, before a request is lost on it. */
+static bool conn_is_alive(const struct upstream_conn *k)
+{
+	char byte;
+
+	return recv(channel_fd(k->channel), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+static struct upstream_conn *idle_take(struct upstream *u)
+{
+	struct upstream_conn *k;
+
+	while ((k = TAILQ_FIRST(&u->idle))) {
+		if (!conn_is_alive(k)) {
+			conn_drop(k, true);
+			continue;
+		}
+		TAILQ_REMOVE(&u->idle, k, link);
+		u->n_idle--;
+		return k;
+	}
+	return NULL;
+}
+
+int upstream_call_start(struct upstream *u, struct buf *take_head, struct buf *take_body, bool idempotent,
+			const struct upstream_ops *ops, void *user, struct upstream_call **ret)
+{
+	struct upstream_call *c = calloc(1, sizeof(*c));
+	struct upstream_conn *k;
+
+	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	if (!c)
+		return -ENOMEM;
+	*c = (struct upstream_call){ .magic = CALL_MAGIC, .upstream = u, .ops = ops, .user = user,
+				     .head = *take_head, .body = *take_body, .idempotent = idempotent };
+	buf_init(take_head, take_head->max);
+	buf_init(take_body, take_body->max);
+	*ret = c;
+	k = idle_take(u);
+	if (k) {
+		k->call = c;
+		c->conn = k;
+		c->reused = true;
+		call_send(c);
+		return 0;
+	}
+	const struct dial_target target = target_of(u);
+	if (dial_start(u->loop, &target, on_dialled, c, &c->dial) < 0) {
+		call_free(c);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void upstream_call_pause(struct upstream_call *c, bool paused)
+{
+	CHECK_OBJ(c, CALL_MAGIC);
+	if (c->paused == paused)
+		return;
+	c->paused = paused;
+	if (c->conn && c->conn->channel)
+		channel_pause(c->conn->channel, paused);
+}
+
+void upstream_call_cancel(struct upstream_call *c)
+{
+	CHECK_OBJ(c, CALL_MAGIC);
+	call_free(c);
+}
+
+static void on_probed(void *user, int take_fd, enum dial_error err, int error, const char *detail)
+{
+	struct upstream *u = user;
+
+	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	u->probe = NULL;
+	health_set(u, err == DIAL_OK, err == DIAL_OK ? "connected" : detail);
+	if (take_fd >= 0)
+		close(take_fd);
+}
+
+void upstream_probe(struct upstream *u)
+{
+	const struct dial_target target = target_of(u);
+
+	if (u->probe)
+		return;
+	if (dial_start(u->loop, &target, on_probed, u, &u->probe) < 0)
+		u->probe = NULL;
+}
+
+const struct upstream_health *upstream_health(const struct upstream *u)
+{
+	return &u->health;
+}
+
+static void on_sweep(evutil_socket_t fd, short what, void *user)
+{
+	struct upstream *u = user;
+	struct upstream_conn *k;
+	uint64_t now = loop_now_ms(u->loop);
+
+	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	while ((k = TAILQ_LAST(&u->idle, idle_head)) && now - k->idle_since_ms >= u->cfg.idle_ms)
+		conn_drop(k, false);
+}
+
+int upstream_new(struct loop *l, const struct upstream_config *cfg, struct upstream **ret)
+{
+	const struct timeval period = { SWEEP_MS / 1000, SWEEP_MS % 1000 * 1000 };
+	struct upstream *u = calloc(1, sizeof(*u));
+
+	if (!u)
+		return -ENOMEM;
+	u->magic = UPSTREAM_MAGIC;
+	u->loop = l;
+	u->cfg = *cfg;
+	TAILQ_INIT(&u->idle);
+	u->host = cfg->host ? strdup(cfg->host) : NULL;
+	u->unix_path = cfg->unix_path ? strdup(cfg->unix_path) : NULL;
+	u->sweep = event_new(loop_base(l), -1, EV_PERSIST, on_sweep, u);
+	if (!u->sweep || (!u->host && !u->unix_path)) {
+		upstream_free(u);
+		return -ENOMEM;
+	}
+	event_add(u->sweep, &period);
+	*ret = u;
+	return 0;
+}
+
+struct upstream *upstream_free(struct upstream *u)
+{
+	struct upstream_conn *k;
+
+	if (!u)
+		return NULL;
+	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	while ((k = TAILQ_FIRST(&u->idle)))
+		conn_drop(k, false);
+	if (u->probe)
+		dial_cancel(u->probe);
+	if (u->sweep)
+		event_free(u->sweep);
+	free(u->host);
+	free(u->unix_path);
+	u->magic = 0;
+	free(u);
+	return NULL;
+}

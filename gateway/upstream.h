@@ -1,0 +1,56 @@
+/* The MCP server behind the gateway: where requests may go, its keep-alive connections, and one HTTP/1.1 exchange on
+ * one of them. Where a request goes is configuration alone; nothing of a call can change it.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "daemon/loop.h"
+#include "proto/http1.h"
+
+struct upstream;
+struct upstream_call;
+
+struct upstream_config {
+	const char *host;      /* name or literal address; NULL with unix_path */
+	uint16_t port;
+	const char *unix_path;
+	uint64_t connect_timeout_ms;
+	uint64_t idle_ms; /* how long an unused connection is kept */
+	size_t max_idle;
+};
+
+struct upstream_ops {
+	/* The final head (1xx are consumed before). Valid during the call. */
+	void (*on_head)(void *user, const struct http1_head *h);
+	void (*on_data)(void *user, const uint8_t *p, size_t len);
+	/* Complete. The call is gone after this, as after on_fail. */
+	void (*on_end)(void *user);
+	/* reason: UPSTREAM_UNREACHABLE (nothing was sent), UPSTREAM_CLOSED, UPSTREAM_PROTOCOL, INTERNAL. */
+	void (*on_fail)(void *user, uint32_t reason, const char *detail);
+};
+
+/* What the last attempts to reach the server came to; for readiness and the log. */
+struct upstream_health {
+	bool known;
+	bool reachable;
+	uint64_t since_ms; /* of the present state */
+	uint64_t seen_ms;  /* last result */
+	char detail[256];
+};
+
+int upstream_new(struct loop *l, const struct upstream_config *cfg, struct upstream **ret);
+struct upstream *upstream_free(struct upstream *u);
+
+/* Sends head and body (whole, as written by http1_write_*; both buffers are taken and left empty) and tells the answer. A
+ * kept connection that dies before a byte of the answer is replaced once by a new one when nothing had been sent on it, or
+ * when the method is `idempotent`. 0 or -ENOMEM; the callbacks come later. */
+int upstream_call_start(struct upstream *u, struct buf *take_head, struct buf *take_body, bool idempotent,
+			const struct upstream_ops *ops, void *user, struct upstream_call **ret);
+/* No more on_data until resumed: backpressure. */
+void upstream_call_pause(struct upstream_call *c, bool paused);
+/* Closes the connection at once, which is MCP's cancellation. No callback after this. */
+void upstream_call_cancel(struct upstream_call *c);
+
+/* Opens a connection and closes it: news for upstream_health(). At most one at a time. */
+void upstream_probe(struct upstream *u);
+const struct upstream_health *upstream_health(const struct upstream *u);
