@@ -12,11 +12,12 @@ int loop_new(struct loop **ret);
 struct loop *loop_free(struct loop *l);
 struct event_base *loop_base(struct loop *l);
 
-/* Runs until loop_stop(). 0 or -errno. */
+/* Runs until loop_stop(), then ends the turn (tasks, frees) and returns. 0 or -errno; -EDEADLK when there is nothing to wait for. */
 int loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 
-/* Monotonic, taken once per turn and after each wait: cheap enough for every use. Microseconds, milliseconds. */
+/* Monotonic, taken after each wait and again before the tasks: cheap enough for every use. Microseconds, milliseconds.
+ * libevent's timers run on a coarser clock: one may fire up to a kernel tick (4 ms) early by this one. */
 uint64_t loop_now_us(struct loop *l);
 uint64_t loop_now_ms(struct loop *l);
 /* Not cached: for measuring. */
@@ -32,9 +33,12 @@ struct loop_task {
 	void (*run)(void *user);
 	void *user;
 	bool queued;
+	bool next_turn;
 };
 void loop_task_init(struct loop_task *t, void (*run)(void *user), void *user);
 void loop_task_queue(struct loop *l, struct loop_task *t);
+/* Not before everything that is ready now has been looked at: for work that goes on and on, in portions. */
+void loop_task_queue_next(struct loop *l, struct loop_task *t);
 void loop_task_cancel(struct loop *l, struct loop_task *t);
 
 /* Death in an event loop: closes happen now, memory goes at the end of the turn. */
@@ -45,7 +49,9 @@ void loop_free_later(struct loop *l, void (*free_fn)(void *p), void *p);
 enum {
 	LOOP_RX_BYTES = 256 * 1024, /* plaintext from a socket, handed to on_data */
 	LOOP_TX_BYTES = 64 * 1024,  /* plaintext on its way to a socket */
+	LOOP_TX_RAW_BYTES = LOOP_TX_BYTES + 4096, /* the same as TLS records */
 };
 uint8_t *loop_rx(struct loop *l);    /* LOOP_RX_BYTES */
 uint8_t *loop_rx_raw(struct loop *l); /* LOOP_RX_BYTES: ciphertext */
 uint8_t *loop_tx(struct loop *l);    /* LOOP_TX_BYTES */
+uint8_t *loop_tx_raw(struct loop *l); /* LOOP_TX_RAW_BYTES: ciphertext */
