@@ -261,7 +261,8 @@ void tool_listen(const struct rpc *m)
 	}
 	sse_start(m->req);
 	rpc_add(out, SPAN("event: message\ndata: {\"jsonrpc\":\"2.0\","
-			  "\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":"));
+			  "\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{"
+			  "\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":"));
 	rpc_add(out, m->id);
 	rpc_add(out, SPAN("},\"notifications\":{}}}\n\n"));
 	evhttp_send_reply_chunk(m->req, out);
