@@ -132,7 +132,7 @@ def measure_all(opt, scratch, results):
 
 
 def ratio(a, b):
-    return f"{a / b:.2f}" if a is not None and b else ""
+    return f"{a / b:.3g}" if a is not None and b else ""
 
 
 def table(names, results):
