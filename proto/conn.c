@@ -29,6 +29,12 @@ int tp_conn_new(const struct tp_config *cfg, struct tp_conn **ret)
 		return -ENOMEM;
 	c->magic = TP_CONN_MAGIC;
 	c->cfg = *cfg;
+	c->cfg.max_payload = MIN(MAX(c->cfg.max_payload, (uint32_t)TP_PAYLOAD_MIN), (uint32_t)TP_PAYLOAD_CEILING);
+	c->cfg.window_initial = MIN(c->cfg.window_initial, (uint32_t)TP_WINDOW_CEILING);
+	c->cfg.window_max = MIN(c->cfg.window_max, (uint32_t)TP_WINDOW_CEILING);
+	/* Below what the peer collects before it acknowledges, both ends would wait for each other. */
+	c->cfg.replay_max = MAX(c->cfg.replay_max, (size_t)ACK_AFTER_BYTES);
+	TAILQ_INIT(&c->all);
 	TAILQ_INIT(&c->ready);
 	TAILQ_INIT(&c->crediting);
 	TAILQ_INIT(&c->events);
@@ -43,15 +49,11 @@ int tp_conn_new(const struct tp_config *cfg, struct tp_conn **ret)
 struct tp_conn *tp_conn_free(struct tp_conn *c)
 {
 	struct tp_stream *s;
-	size_t it;
 
 	if (!c)
 		return NULL;
 	CHECK_OBJ(c, TP_CONN_MAGIC);
-	while ((it = 0, s = idmap_next(&c->streams, &it)))
-		stream_free(s);
-	/* Those of an abandoned session that nobody has been told of. */
-	while ((s = TAILQ_FIRST(&c->events)))
+	while ((s = TAILQ_FIRST(&c->all)))
 		stream_free(s);
 	idmap_done(&c->streams);
 	replay_done(&c->replay);
@@ -212,7 +214,8 @@ int tp_conn_resume(struct tp_conn *c, struct tp_conn *fresh, uint64_t now_ms)
 	CHECK_OBJ(c, TP_CONN_MAGIC);
 	CHECK_OBJ(fresh, TP_CONN_MAGIC);
 	assert(fresh->carrier.hello_done && !fresh->carrier.ready);
-	if (fresh->carrier.in != fresh->carrier.in_end || buf_len(&fresh->carrier.partial))
+	if (fresh->carrier.in != fresh->carrier.in_end ||
+	    (buf_len(&fresh->carrier.partial) && !fresh->carrier.partial_in_use))
 		return TP_RESUME_IMPOSSIBLE;
 	if (!replay_rewind(&c->replay, fresh->hello_received))
 		return TP_RESUME_IMPOSSIBLE;
@@ -233,12 +236,11 @@ int tp_conn_resume(struct tp_conn *c, struct tp_conn *fresh, uint64_t now_ms)
 	return conn_send_ping(c, now_ms * 1000);
 }
 
-void tp_conn_abandon(struct tp_conn *c, uint32_t reason)
+void conn_end_session(struct tp_conn *c, uint32_t reason)
 {
 	struct tp_stream *s;
 	size_t it;
 
-	CHECK_OBJ(c, TP_CONN_MAGIC);
 	/* Stream ids begin anew, so the old streams leave the map now, told and released or not. */
 	for (it = 0; (s = idmap_next(&c->streams, &it)); it = 0) {
 		idmap_take(&c->streams, s->id);
@@ -247,6 +249,22 @@ void tp_conn_abandon(struct tp_conn *c, uint32_t reason)
 			stream_tell_reset(s, reason);
 	}
 	conn_forget_session(c);
+}
+
+void tp_conn_abandon(struct tp_conn *c, uint32_t reason)
+{
+	struct tp_carrier *k = &c->carrier;
+
+	CHECK_OBJ(c, TP_CONN_MAGIC);
+	if (k->msg_active && !k->msg_urgent) {
+		/* The rest of a frame half written goes with the session, so this connection can say nothing more. */
+		tp_conn_detach(c);
+	} else if (k->up) {
+		tp_conn_close(c, reason, NULL);
+		k->failed = true;
+		k->in = k->in_end = NULL;
+	}
+	conn_end_session(c, reason);
 }
 
 void conn_queue_event(struct tp_stream *s)

@@ -37,6 +37,7 @@ struct tp_stream {
 	uint32_t id;
 	struct tp_conn *conn;
 	void *user;
+	TAILQ_ENTRY(tp_stream) all_link;    /* in conn->all, from new to free */
 	TAILQ_ENTRY(tp_stream) ready_link;  /* in conn->ready: has DATA (or the bare END) that credit allows */
 	TAILQ_ENTRY(tp_stream) credit_link; /* in conn->crediting: owes the peer a CREDIT frame */
 	TAILQ_ENTRY(tp_stream) event_link;  /* in conn->events: has a RESET or WRITABLE to tell */
@@ -103,6 +104,7 @@ struct tp_conn {
 	uint8_t ping_token[8];
 	bool ping_open;
 	struct budget resets, empties;
+	TAILQ_HEAD(tp_all_head, tp_stream) all; /* those of an abandoned session too, which the map no longer knows */
 	TAILQ_HEAD(tp_ready_head, tp_stream) ready;
 	TAILQ_HEAD(tp_credit_head, tp_stream) crediting;
 	TAILQ_HEAD(tp_event_head, tp_stream) events;
@@ -119,6 +121,8 @@ struct tp_conn {
 
 /* conn.c */
 void conn_fail(struct tp_conn *c, uint32_t reason, bool fatal, const char *detail);
+/* Every stream ends with that reason, and the session is forgotten; the connection stays. */
+void conn_end_session(struct tp_conn *c, uint32_t reason);
 void conn_forget_session(struct tp_conn *c);
 void conn_queue_event(struct tp_stream *s);
 int conn_random(struct tp_conn *c, void *dst, size_t len);
@@ -142,6 +146,7 @@ void stream_free(struct tp_stream *s);
 void stream_update_ready(struct tp_stream *s);
 /* Both directions are over: gives back its place; frees it when nobody looks at it. */
 void stream_close(struct tp_stream *s);
+/* After END went or came. May free a released stream. */
 void stream_maybe_close(struct tp_stream *s);
 /* The stream ends by reset; the user is told. */
 void stream_tell_reset(struct tp_stream *s, uint32_t reason);

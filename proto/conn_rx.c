@@ -40,20 +40,21 @@ static const char *read_greeting(struct tp_conn *c, struct tp_event *ev, uint64_
 {
 	uint64_t payload, window, received;
 	struct span session = tp_field_get(ev->fields, ev->n_fields, ":session");
+	bool may_be_new = c->cfg.role == TP_RELAY;
 
 	if (!span_is(tp_field_get(ev->fields, ev->n_fields, ":version"), "1"))
 		return "greeting with another :version than 1";
 	if (field_u64(ev, ":received", UINT64_MAX, &received) < 0)
 		return "greeting without a valid :received";
-	if (field_u64(ev, ":max-payload", UINT32_MAX, &payload) < 0 || payload < 1024)
+	if (field_u64(ev, ":max-payload", UINT32_MAX, &payload) < 0 || payload < TP_PAYLOAD_MIN)
 		return "greeting without a valid :max-payload";
 	if (field_u64(ev, ":window", INT32_MAX, &window) < 0)
 		return "greeting without a valid :window";
 	memset(ev->session, 0, sizeof(ev->session));
-	if (session.len && hex_decode(session, ev->session, sizeof(ev->session)) < 0)
+	if ((session.len || !may_be_new) && hex_decode(session, ev->session, sizeof(ev->session)) < 0)
 		return "greeting with a malformed :session";
 	if (!c->has_session) {
-		c->max_payload = MIN(c->cfg.max_payload, MAX((uint32_t)payload, 1024u));
+		c->max_payload = MIN(c->cfg.max_payload, (uint32_t)payload);
 		c->peer_window = (uint32_t)window;
 	}
 	ev->version = tp_field_get(ev->fields, ev->n_fields, ":software");
@@ -96,7 +97,7 @@ static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 	else if (resumed && !had_session)
 		bad = "WELCOME resumes a session that was not asked for";
 	if (!bad && !resumed && had_session)
-		tp_conn_abandon(c, TP_REASON_SESSION_LOST);
+		conn_end_session(c, TP_REASON_SESSION_LOST);
 	if (!bad)
 		bad = read_greeting(c, ev, &received);
 	if (!bad && resumed && memcmp(ev->session, c->session, sizeof(c->session)) != 0)
@@ -154,13 +155,17 @@ static void on_pong(struct tp_conn *c, const struct tp_frame *f, uint64_t now_us
 	if (!take_ack(c, f->payload + 8) || !c->ping_open || memcmp(f->payload, c->ping_token, 8) != 0)
 		return;
 	c->ping_open = false;
-	rtt = MAX(now_us - c->ping_sent_us, (uint64_t)1);
+	rtt = now_us > c->ping_sent_us ? now_us - c->ping_sent_us : 1;
 	/* Queues make samples longer, never shorter: follow down at once, up slowly. */
 	c->rtt_us = c->rtt_us == 0 || rtt < c->rtt_us ? rtt : c->rtt_us + (rtt - c->rtt_us) / 8;
 }
 
 static bool on_goaway(struct tp_conn *c, const struct tp_frame *f, struct tp_event *ev)
 {
+	if (c->goaway_received) {
+		protocol_error(c, "GOAWAY twice");
+		return false;
+	}
 	c->goaway_received = true;
 	ev->type = TP_EV_GOAWAY;
 	ev->last_id = get_be32(f->payload);
@@ -169,16 +174,30 @@ static bool on_goaway(struct tp_conn *c, const struct tp_frame *f, struct tp_eve
 	return true;
 }
 
-static void refuse(struct tp_conn *c, uint32_t id, const char *why)
+/* A RESET that the peer's frame calls for. It has to be kept, so a peer that acknowledges nothing is cut off. */
+static void answer_reset(struct tp_conn *c, uint32_t id, uint32_t reason, const char *why)
 {
-	const uint32_t reason = TP_REASON_REFUSED;
-
-	if (conn_send_coded(c, TP_RESET, id, &reason, 1, why) < 0)
+	if (c->replay.bytes >= 4 * c->cfg.replay_max)
+		conn_fail(c, TP_REASON_ABUSE, true, "too many frames that the peer does not acknowledge");
+	else if (conn_send_coded(c, TP_RESET, id, &reason, 1, why) < 0)
 		conn_fail(c, TP_REASON_INTERNAL, true, "out of memory");
+}
+
+/* Why a stream that the relay opens cannot be taken now; NULL: it can. */
+static const char *refusal(const struct tp_conn *c)
+{
+	if (c->goaway_sent)
+		return "the gateway is going away";
+	if (c->open_streams >= c->cfg.max_streams)
+		return "too many open streams";
+	if (c->replay.bytes >= 2 * c->cfg.replay_max)
+		return "too much is not acknowledged yet";
+	return NULL;
 }
 
 static bool on_open(struct tp_conn *c, const struct tp_frame *f, struct tp_event *ev, uint64_t now_us)
 {
+	const char *why_not;
 	struct tp_stream *s;
 
 	if (c->cfg.role != TP_GATEWAY || f->stream_id <= c->last_id) {
@@ -186,14 +205,14 @@ static bool on_open(struct tp_conn *c, const struct tp_frame *f, struct tp_event
 		return false;
 	}
 	c->last_id = f->stream_id;
-	if (c->goaway_sent || c->open_streams >= c->cfg.max_streams) {
-		if (!c->goaway_sent && !budget_take(&c->resets, now_us / 1000))
-			conn_fail(c, TP_REASON_ABUSE, true, "too many streams");
-		refuse(c, f->stream_id, c->goaway_sent ? "the gateway is going away" : "too many open streams");
-		return false;
-	}
-	if (stream_new(c, f->stream_id, &s) < 0) {
-		refuse(c, f->stream_id, "out of memory");
+	why_not = refusal(c);
+	if (!why_not && stream_new(c, f->stream_id, &s) < 0)
+		why_not = "out of memory";
+	if (why_not) {
+		if (budget_take(&c->resets, now_us / 1000))
+			answer_reset(c, f->stream_id, TP_REASON_REFUSED, why_not);
+		else
+			conn_fail(c, TP_REASON_ABUSE, true, "too many streams that have to be refused");
 		return false;
 	}
 	s->is_pipe = span_is(tp_field_get(ev->fields, ev->n_fields, ":kind"), "pipe");
@@ -207,8 +226,7 @@ static bool on_open(struct tp_conn *c, const struct tp_frame *f, struct tp_event
 /* The stream broke a rule: it ends, the session goes on. */
 static void stream_fail(struct tp_stream *s, uint32_t reason, const char *detail)
 {
-	if (conn_send_coded(s->conn, TP_RESET, s->id, &reason, 1, detail) < 0)
-		conn_fail(s->conn, TP_REASON_INTERNAL, true, "out of memory");
+	answer_reset(s->conn, s->id, reason, detail);
 	stream_tell_reset(s, reason);
 }
 
@@ -273,10 +291,6 @@ static bool on_reset(struct tp_stream *s, const struct tp_frame *f, struct tp_ev
 	ev->stream = s;
 	ev->reason = get_be32(f->payload);
 	ev->detail = span_make(f->payload + 4, f->len - 4);
-	if (s->in_events) {
-		TAILQ_REMOVE(&s->conn->events, s, event_link);
-		s->in_events = s->tell_writable = false;
-	}
 	stream_close(s);
 	return true;
 }

@@ -9,6 +9,27 @@ static bool is_pseudo(struct span name)
 	return name.len && name.p[0] == ':';
 }
 
+/* RFC 9110 section 5.6.2: what a name is made of. */
+static bool is_token(struct span s)
+{
+	static const char special[] = "!#$%&'*+-.^_`|~";
+
+	for (size_t i = 0; i < s.len; i++) {
+		char c = s.p[i];
+
+		if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') &&
+		    (c == 0 || !strchr(special, c)))
+			return false;
+	}
+	return s.len > 0;
+}
+
+/* Bytes that could end a line or a string further on are in no value. */
+static bool is_clean(struct span s)
+{
+	return !s.len || !(memchr(s.p, 0, s.len) || memchr(s.p, '\r', s.len) || memchr(s.p, '\n', s.len));
+}
+
 /* The rules that hold for the i-th field, given those before it. */
 static const char *check_field(const struct tp_field *fields, size_t i)
 {
@@ -18,6 +39,10 @@ static const char *check_field(const struct tp_field *fields, size_t i)
 		return "field without a name";
 	if (name.len > TP_FIELD_NAME_MAX)
 		return "field name too long";
+	if (!is_token(is_pseudo(name) ? span_make(name.p + 1, name.len - 1) : name))
+		return "field name that is not a token";
+	if (!is_clean(fields[i].value))
+		return "field value with CR, LF or NUL";
 	if (!is_pseudo(name))
 		return NULL;
 	if (i > 0 && !is_pseudo(fields[i - 1].name))

@@ -11,7 +11,7 @@ struct replay_chunk {
 	uint8_t data[];
 };
 
-enum { CHUNK_BYTES = 64 * 1024 - 64, LENGTH = sizeof(uint32_t) };
+enum { LENGTH = sizeof(uint32_t), CHUNK_BYTES = 4 * (16 * 1024 + 8 + LENGTH) + 1024 }; /* four full DATA frames */
 
 void replay_init(struct replay *r)
 {

@@ -22,6 +22,7 @@ int stream_new(struct tp_conn *c, uint32_t id, struct tp_stream **ret)
 		return r;
 	}
 	s->in_map = true;
+	TAILQ_INSERT_TAIL(&c->all, s, all_link);
 	c->open_streams++;
 	*ret = s;
 	return 0;
@@ -43,6 +44,7 @@ void stream_free(struct tp_stream *s)
 	struct tp_conn *c = s->conn;
 
 	CHECK_OBJ(s, TP_STREAM_MAGIC);
+	TAILQ_REMOVE(&c->all, s, all_link);
 	stream_unlink(s);
 	if (s->in_events)
 		TAILQ_REMOVE(&c->events, s, event_link);
@@ -79,6 +81,10 @@ void stream_close(struct tp_stream *s)
 		s->conn->open_streams--;
 	}
 	stream_unlink(s);
+	if (s->in_events && !s->tell_reset) {
+		TAILQ_REMOVE(&s->conn->events, s, event_link);
+		s->in_events = s->tell_writable = false;
+	}
 	buf_clear(&s->queue);
 	if (s->released)
 		stream_free(s);
@@ -86,8 +92,12 @@ void stream_close(struct tp_stream *s)
 
 void stream_maybe_close(struct tp_stream *s)
 {
-	if (s->end_sent && s->end_received)
+	if (!s->end_sent)
+		return;
+	if (s->end_received)
 		stream_close(s);
+	else if (s->released)
+		tp_stream_reset(s, TP_REASON_NONE, "answered without the rest");
 }
 
 void stream_tell_reset(struct tp_stream *s, uint32_t reason)
@@ -212,6 +222,12 @@ void tp_stream_reset(struct tp_stream *s, uint32_t reason, const char *detail)
 	stream_close(s);
 }
 
+/* What is queued is a whole answer, so it is delivered although nobody looks at the stream any more. */
+static bool is_answered(const struct tp_stream *s)
+{
+	return s->end_queued && (s->end_received || s->conn->cfg.role == TP_GATEWAY);
+}
+
 struct tp_stream *tp_stream_release(struct tp_stream *s)
 {
 	struct tp_conn *c;
@@ -225,11 +241,13 @@ struct tp_stream *tp_stream_release(struct tp_stream *s)
 		TAILQ_REMOVE(&c->events, s, event_link);
 		s->in_events = false;
 	}
-	if (!s->closed && !(s->end_queued && s->end_received))
+	if (!s->closed && !is_answered(s))
 		tp_stream_reset(s, TP_REASON_CANCELLED, NULL);
 	s->released = true;
 	if (s->closed)
 		stream_free(s);
+	else
+		stream_maybe_close(s);
 	return NULL;
 }
 

@@ -19,6 +19,7 @@
 #define TP_PATH "/v1/tunnel"
 
 enum {
+	TP_PAYLOAD_MIN = 1024,
 	TP_PAYLOAD_DEFAULT = 16 * 1024,
 	TP_PAYLOAD_CEILING = 64 * 1024,
 	TP_FIELDS_BYTES_MAX = 32 * 1024,
@@ -40,11 +41,11 @@ struct tp_config {
 	uint64_t handshake_ms;     /* from attach to HELLO or WELCOME */
 	uint64_t grace_ms;         /* relay: announced; how long a detached session is kept (kept by the caller) */
 	uint32_t max_streams;      /* open at once: what the gateway serves; what the relay opens at most */
-	uint32_t max_payload;      /* of DATA; TP_PAYLOAD_DEFAULT .. TP_PAYLOAD_CEILING; the smaller of both ends holds */
+	uint32_t max_payload;      /* of DATA; TP_PAYLOAD_MIN .. TP_PAYLOAD_CEILING; the smaller of both ends holds */
 	uint32_t window_initial;   /* credit that this end gives to a new stream */
 	uint32_t window_max;       /* to which it may grow */
 	uint64_t window_extra_max; /* all growth of a session together */
-	size_t replay_max;         /* bytes of frames kept for resumption before DATA waits */
+	size_t replay_max;         /* bytes of frames kept for resumption before DATA waits; at least 64 KiB */
 	int (*random)(void *dst, size_t len); /* entropy for masks and pings; 0 or -errno */
 	const char *version;       /* software name and version, sent for the log of the other end; may be NULL */
 	const char *region;        /* gateway: sent for the log of the relay; may be NULL */
@@ -158,7 +159,8 @@ bool tp_stream_wants_data(const struct tp_stream *s);
 void tp_stream_consumed(struct tp_stream *s, size_t len, uint64_t now_us);
 /* Ends both directions; queued data is dropped. Then release. */
 void tp_stream_reset(struct tp_stream *s, uint32_t reason, const char *detail);
-/* The owner is done: no more events. Resets (cancelled) what is not over; data queued with `end` is still delivered. */
+/* The owner is done: no more events. Resets (cancelled) what is not over. What a gateway has queued with `end` is still delivered;
+ * if the relay has not ended its own direction by then, RESET with TP_REASON_NONE follows: the answer is whole, send no more. */
 struct tp_stream *tp_stream_release(struct tp_stream *s);
 
 void tp_stream_set_user(struct tp_stream *s, void *user);
