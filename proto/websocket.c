@@ -42,6 +42,18 @@ static bool more(struct ws_item *ret)
 	return false;
 }
 
+/* Bytes that follow a first byte; 4 when it is none. */
+static size_t utf8_tail(uint8_t c)
+{
+	if (c < 0x80)
+		return 0;
+	if ((c & 0xe0) == 0xc0)
+		return 1;
+	if ((c & 0xf0) == 0xe0)
+		return 2;
+	return (c & 0xf8) == 0xf0 ? 3 : 4;
+}
+
 /* RFC 3629: shortest form only, no surrogates, nothing above U+10FFFF. */
 static bool utf8_valid(const uint8_t *s, size_t len)
 {
@@ -49,7 +61,7 @@ static bool utf8_valid(const uint8_t *s, size_t len)
 
 	for (size_t i = 0; i < len;) {
 		uint8_t c = s[i++];
-		size_t tail = c < 0x80 ? 0 : (c & 0xe0) == 0xc0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : (c & 0xf8) == 0xf0 ? 3 : 4;
+		size_t tail = utf8_tail(c);
 		uint32_t v = tail ? c & (0x3fU >> tail) : c;
 
 		if (tail > 3 || len - i < tail)

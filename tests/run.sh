@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the tests: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [quickstart]; all of them by default.
-# Installs what is missing (Debian 12, as root or with sudo), builds into build/, build-asan/ and build-fuzz/ of the source
-# root, and prints what failed, one line a suite, and last: N passed, N failed, N skipped.
+# Installs what is missing (Debian 12, as root or with sudo), builds into build/, build-asan/ and build-fuzz/ of the
+# source root, and prints what failed, one line a suite, and last: N passed, N failed, N skipped.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)

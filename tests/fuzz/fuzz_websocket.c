@@ -1,4 +1,6 @@
-/* However the bytes are cut, the decoder says the same. First byte: role and limit; second: where to cut; then the frames. */
+/* However the bytes are cut, the decoder says the same.
+ * First byte: role and limit; second: where to cut; then the frames.
+ */
 #include "tests/lib/ws_items.h"
 
 #include <stdio.h>

@@ -4,8 +4,8 @@
 tally.py meson|junit|exit SUITE SECONDS STATUS RESULT LOG COUNTS
 
 RESULT is meson's testlog (one JSON object a line; the subtests of a TAP test count one each), a JUnit file, or of no
-matter for `exit`, where the exit status is the one test. Prints the output of what failed and one line for the suite, and
-adds "PASSED FAILED SKIPPED" to COUNTS. A suite that ran nothing, or that ended badly without a failed test, has failed.
+matter for `exit`, where the exit status is the one test. Prints the output of what failed and one line for the suite,
+and adds "PASSED FAILED SKIPPED" to COUNTS. A suite that ran nothing, or ended badly without a failed test, has failed.
 """
 
 import json
@@ -15,7 +15,8 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 
-TAIL_LINES = 200
+TAIL_LINES = 100
+DETAILED = 20  # failures whose output is shown; the rest are only named
 TAP = re.compile(r"^(not )?ok\b([^#]*)(?:#\s*(\w+))?", re.I)
 TAP_PLAN = re.compile(r"^1\.\.(\d+)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -23,11 +24,14 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 class Counts:
     def __init__(self):
-        self.passed = self.failed = self.skipped = 0
+        self.passed = self.failed = self.skipped = self.shown = 0
 
     def fail(self, what, output=""):
         self.failed += 1
         print("FAILED: %s" % what)
+        self.shown += 1
+        if self.shown > DETAILED:
+            return
         lines = COLOUR.sub("", output or "").rstrip().split("\n")
         for line in lines[-TAIL_LINES:]:
             print("    " + line if line else "")
@@ -116,12 +120,13 @@ def tally(kind, suite, seconds, status, result, log):
         counts.fail("%s: %s" % (suite, why), read_log(log))
     elif not counts.ran():
         counts.fail("%s: no test ran" % suite, read_log(log))
-    print("%-18s %d passed, %d failed, %d skipped in %s s" % (suite + ":", counts.passed, counts.failed, counts.skipped, seconds))
+    print("%-18s %d passed, %d failed, %d skipped in %s s" %
+          (suite + ":", counts.passed, counts.failed, counts.skipped, seconds))
     return counts
 
 
 SAMPLES = [
-    ("meson", "0", '{"name": "a", "result": "OK", "stdout": "ok 1 - x: Passed\\nok 2 - y # SKIP why\\n1..2\\n"}\n', (1, 0, 1)),
+    ("meson", "0", '{"name": "a", "result": "OK", "stdout": "ok 1 - x\\nok 2 - y # SKIP why\\n1..2\\n"}\n', (1, 0, 1)),
     ("meson", "1", '{"name": "a", "result": "FAIL", "stdout": "ok 1\\nnot ok 2\\nnot ok 3\\n1..3\\n"}\n', (1, 2, 0)),
     ("meson", "1", '{"name": "a", "result": "ERROR", "stdout": "ok 1\\nok 2\\n1..2\\n"}\n', (2, 1, 0)),
     ("meson", "0", '{"name": "a", "result": "OK", "stdout": "1..3\\nok 1\\n"}\n', (1, 1, 0)),
@@ -131,7 +136,8 @@ SAMPLES = [
     ("meson", "0", "", (0, 1, 0)),
     ("meson", "0", "{", (0, 1, 0)),
     ("junit", "1", "<t><testsuite><testcase name='a'/><testcase name='b'><failure message='m'/><error/></testcase>"
-                   "<testcase name='c'><skipped/></testcase><testcase name='d'><error/></testcase></testsuite></t>", (1, 2, 1)),
+                   "<testcase name='c'><skipped/></testcase><testcase name='d'><error/></testcase></testsuite></t>",
+     (1, 2, 1)),
     ("junit", "0", "<testsuites/>", (0, 1, 0)),
     ("junit", "2", "<testsuites/>", (0, 1, 0)),
     ("junit", "0", "", (0, 1, 0)),

@@ -1,5 +1,5 @@
-/* What a WebSocket decoder said, written down so that two ways of feeding it can be compared: the pieces of a message are
- * joined, everything else is kept as it came. Used by the unit test and the fuzzer.
+/* What a WebSocket decoder said, written down so that two ways of feeding it can be compared: the pieces of a message
+ * are joined, everything else is kept as it came. Used by the unit test and the fuzzer.
  */
 #pragma once
 
@@ -32,7 +32,8 @@ static inline void ws_log_item(struct ws_log *log, const struct ws_item *item)
 
 	/* A piece of a message is only its bytes; its last one is followed by a mark. */
 	if (item->type != WS_ITEM_DATA)
-		fprintf(log->out, "<%s %u %zu %s>", names[item->type], item->code, item->len, item->error ? item->error : "");
+		fprintf(log->out, "<%s %u %zu %s>", names[item->type], item->code, item->len,
+			item->error ? item->error : "");
 	if (item->len)
 		fwrite(item->data, 1, item->len, log->out);
 	if (item->end)

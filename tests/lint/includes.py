@@ -8,7 +8,7 @@ import sys
 import common
 
 # The only files that may include OpenSSL, and libsystemd.
-OPENSSL_FILES = ["daemon/tls.c", "daemon/tls.h", "daemon/channel.c", "daemon/digest.c"]
+OPENSSL_FILES = ["daemon/tls.c", "daemon/tls.h", "daemon/tls_pump.c", "daemon/channel.c", "daemon/digest.c"]
 SYSTEMD_FILES = ["daemon/notify.c", "daemon/journal.c", r"daemon/audit\w*.c"]
 
 BELOW = {
@@ -24,15 +24,16 @@ INIH = re.compile(r"ini\.h$")
 PROTO_PRIVATE = {"proto/%s.h" % n for n in ["conn_impl", "replay", "sched", "stream", "window", "frame", "json"]}
 NOT_FOR_PROTO = {"base/log.h"}
 
-ISO_C = """assert ctype errno float inttypes iso646 limits locale math stdalign stdarg stdbool stddef stdint stdio stdlib
-    stdnoreturn string time""".split()
+ISO_C = """assert ctype errno float inttypes iso646 limits locale math stdalign stdarg stdbool stddef stdint stdio
+    stdlib stdnoreturn string time""".split()
 PROTO_LIBC = {h + ".h" for h in ISO_C + ["endian", "strings", "sys/queue", "sys/types"]}
-LIBC = PROTO_LIBC | {h + ".h" for h in """dirent dlfcn err fcntl fnmatch getopt glob grp ifaddrs libgen malloc mntent netdb
-    paths poll pthread pwd regex sched semaphore setjmp signal spawn syscall syslog sysexits termios threads uchar ucontext
-    unistd wchar""".split()}
+LIBC = PROTO_LIBC | {h + ".h" for h in """dirent dlfcn err fcntl fnmatch getopt glob grp ifaddrs libgen malloc mntent
+    netdb paths poll pthread pwd regex sched semaphore setjmp signal spawn syscall syslog sysexits termios threads uchar
+    ucontext unistd wchar""".split()}
 LIBC_FOLDERS = re.compile(r"(sys|net|netinet|arpa|linux|asm)/")
 
-CLOCKS = re.compile(r"(?<![\w.>])(clock_gettime|clock_nanosleep|gettimeofday|timespec_get|time|clock|nanosleep|u?sleep)\s*\(")
+CLOCKS = re.compile(r"(?<![\w.>])"
+                    r"(clock_gettime|clock_nanosleep|gettimeofday|timespec_get|time|clock|nanosleep|u?sleep)\s*\(")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>|(\w+))')
 
 
@@ -103,7 +104,8 @@ GOOD = {
     "proto/mcp.h": '#include "proto/json.h"\n// #include <openssl/ssl.h>\n',
     "daemon/tls.c": "#include <openssl/ssl.h>\n",
     "daemon/audit_journal.c": "#include <systemd/sd-journal.h>\n",
-    "daemon/loop.c": '#include <event2/event.h>\n#include <sys/socket.h>\n#include "proto/mcp.h"\n#include "base/log.h"\n',
+    "daemon/loop.c": '#include <event2/event.h>\n#include <sys/socket.h>\n#include "proto/mcp.h"\n'
+                     '#include "base/log.h"\n',
     "gateway/main.h": '#include "proto/mcp.h"\n#include <event2/event.h>\n',
     "relay/main.h": "",
     "contrib/tool/tool.c": '#include <openssl/ssl.h>\n#include "tool.h"\n',

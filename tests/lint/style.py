@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Small rules for every file: header guards, white space, calls nobody should make, notes to self, names in documents."""
+"""Small rules for every file: header guards, white space, unsafe calls, notes to self, file names in documents."""
 
 import glob
 import os
@@ -8,7 +8,8 @@ import sys
 
 import common
 
-TEXT = [".c", ".h", ".def", ".py", ".sh", ".mjs", ".js", ".md", ".build", ".txt", ".service", ".conf", ".yml", ".1", ".5", ".8"]
+TEXT = [".c", ".h", ".def", ".py", ".sh", ".mjs", ".js", ".md", ".build", ".txt", ".service", ".conf", ".yml", ".1", ".5",
+        ".8"]
 DOCS = ["HACKING.md", "README.md", "proto/PROTOCOL.md"]
 FOLDERS = ["base", "proto", "daemon", "gateway", "relay", "packaging", "man", "contrib", "tests", ".ci"]
 
@@ -77,7 +78,8 @@ def check(root):
 GOOD = {
     "base/a.h": "#pragma once\n/* strcpy(a, b) is not used */\nint x;\n",
     "base/a.c": '#include "base/a.h"\nint f(void)\n{\n\treturn snprintf(b, n, "sprintf(");\n}\n',
-    "README.md": "See `base/a.h`, `base/a`, `base/`, `sh base/a.c x`, `base/NAME.c`, `text/plain`, `tools/call`, `/v1/tunnel`.\n",
+    "README.md": "See `base/a.h`, `base/a`, `base/`, `sh base/a.c x`, `base/NAME.c`, `text/plain`, `tools/call`, "
+                 "`/v1/tunnel`.\n",
 }
 BAD = [
     ("#pragma once", {"base/b.h": "int x;\n"}),

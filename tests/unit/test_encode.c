@@ -69,8 +69,10 @@ END_TEST
 
 START_TEST(base64_is_strict)
 {
-	static const char *const bad[] = { "Z", "Zg", "Zg=", "Zg===", "Zm8", "Zh==", "Zm9=", "=", "==", "====", "Z===", "Zg==Zg==",
-					   "Zm9v\n", " Zm9v", "Zm9v Zg==", "Zm=v", "Z=9v", "-_-_", "Zm9vZ===", "Zm9v====" };
+	static const char *const bad[] = {
+		"Z",	"Zg",	    "Zg=",     "Zg===", "Zm8",	     "Zh==", "Zm9=", "=",    "==",	 "====",
+		"Z===", "Zg==Zg==", "Zm9v\n", " Zm9v", "Zm9v Zg==", "Zm=v", "Z=9v", "-_-_", "Zm9vZ===", "Zm9v====",
+	};
 	uint8_t bytes[16];
 	size_t n = 77;
 
@@ -84,7 +86,9 @@ END_TEST
 
 START_TEST(base64url_is_strict)
 {
-	static const char *const bad[] = { "Z", "Zm9vZ", "Zg==", "Zm8=", "Zh", "Zm9", "+/+/", "Zm9v\n", " Zg", "Zg ", "=" };
+	static const char *const bad[] = {
+		"Z", "Zm9vZ", "Zg==", "Zm8=", "Zh", "Zm9", "+/+/", "Zm9v\n", " Zg", "Zg ", "=",
+	};
 	uint8_t bytes[16];
 	size_t n = 77;
 
@@ -140,5 +144,5 @@ START_TEST(big_endian)
 }
 END_TEST
 
-UNIT_MAIN("encode", ADD(rfc4648_vectors) ADD(hex_is_strict) ADD(base64_is_strict) ADD(base64url_is_strict) ADD(round_trips)
-		     ADD(big_endian))
+UNIT_MAIN("encode", ADD(rfc4648_vectors) ADD(hex_is_strict) ADD(base64_is_strict) ADD(base64url_is_strict)
+		     ADD(round_trips) ADD(big_endian))

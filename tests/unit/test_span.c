@@ -113,4 +113,5 @@ START_TEST(numbers)
 }
 END_TEST
 
-UNIT_MAIN("span", ADD(makes_views) ADD(compares) ADD(ignores_ascii_case_only) ADD(trims) ADD(splits) ADD(copies) ADD(numbers))
+UNIT_MAIN("span", ADD(makes_views) ADD(compares) ADD(ignores_ascii_case_only) ADD(trims) ADD(splits) ADD(copies)
+		   ADD(numbers))

@@ -180,7 +180,8 @@ START_TEST(close_codes)
 	for (unsigned code = 0; code <= UINT16_MAX; code++) {
 		uint8_t frame[] = { 0x88, 2, (uint8_t)(code >> 8), (uint8_t)code };
 		_cleanup_(freep) char *got = decode_cut(WS_CLIENT, 0, frame, sizeof(frame), 0, 0);
-		bool valid = (code >= 1000 && code < 1015 && (code < 1004 || code > 1006)) || (code >= 3000 && code < 5000);
+		bool valid = (code >= 1000 && code < 1015 && (code < 1004 || code > 1006)) ||
+			     (code >= 3000 && code < 5000);
 
 		snprintf(want, sizeof(want), "<close %u 0 >", code);
 		ck_assert_str_eq(got, valid ? want : "<bad 1002 0 close code that must not be sent>");
@@ -250,7 +251,8 @@ END_TEST
 
 START_TEST(limit_is_per_message)
 {
-	assert_items(WS_CLIENT, 3, BYTES("\x82\x03" "abc\x82\x03" "def\x02\x03ghi\x80\x00"), "abc<end>def<end>ghi<end>");
+	assert_items(WS_CLIENT, 3, BYTES("\x82\x03" "abc\x82\x03" "def\x02\x03ghi\x80\x00"),
+		     "abc<end>def<end>ghi<end>");
 	assert_items(WS_CLIENT, 3, BYTES("\x82\x00\x89\x05hello"), "<end><ping 0 5 >hello");
 	assert_items(WS_CLIENT, 0, BYTES("\x82\x00\x82\x01"), "<end><bad 1009 0 message is too large>");
 }
