@@ -1,0 +1,30 @@
+/* Health and metrics over plain HTTP (evhttp), for probes and scrapers on the same machine: /healthz (the loop turns),
+ * /readyz (a call would get through now), /metrics (OpenMetrics). GET and HEAD only; everything else is a JSON error.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "base/check.h"
+
+struct event_base;
+struct health;
+
+enum { HEALTH_BODY_MAX = 1024 * 1024 };
+
+struct health_ops {
+	/* Writes one JSON object; the answer is 200 when it returns true, else 503. */
+	bool (*ready)(void *user, struct buf *json_out);
+	/* Writes the metrics without the closing "# EOF", which is added. Anything but 0 becomes a 500. */
+	int (*metrics)(void *user, struct buf *out);
+};
+
+/* listen: ADDR:PORT (port 0 picks one) or unix:/PATH (a stale socket file is replaced; mode 0660). Logs the real address.
+ * ops must outlive it. -EINVAL, -EADDRINUSE and others of bind(), -ENOMEM; err gets one line for people. */
+int health_start(struct event_base *base, const char *listen, const struct health_ops *ops, void *user, char *err,
+		 size_t err_size, struct health **ret);
+
+/* 0 for a UNIX socket. */
+uint16_t health_port(const struct health *h);
+
+/* Removes the socket file. Takes NULL, returns NULL. */
+struct health *health_stop(struct health *h);

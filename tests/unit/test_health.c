@@ -1,0 +1,161 @@
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/health.h"
+#include "tests/lib/unit.h"
+
+static bool is_ready;
+static int metrics_result;
+static char logged[200];
+
+static bool ready(void *user, struct buf *out)
+{
+	buf_printf(out, "{\"ready\":%s,\"tunnel\":\"%s\"}", is_ready ? "true" : "false", (const char *)user);
+	return is_ready;
+}
+
+static int metrics(void *user, struct buf *out)
+{
+	buf_add_str(out, "mcp_tunnel_calls_total 42\n");
+	return metrics_result;
+}
+
+static const struct health_ops ops = { ready, metrics };
+
+static void sink(void *user, enum log_level level, const struct log_field *fields, size_t n, const char *message)
+{
+	snprintf(logged, sizeof(logged), "%s", message);
+}
+
+static int dial_port(uint16_t port)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	return fd;
+}
+
+static int dial_path(const char *path)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	return fd;
+}
+
+/* One request, the whole answer; the server closes because the request says so. */
+static const char *ask(struct event_base *base, int fd, const char *method, const char *path)
+{
+	static char answer[4096];
+	char req[256];
+	size_t n = 0;
+
+	n = (size_t)snprintf(req, sizeof(req), "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", method,
+			     path);
+	ck_assert_int_eq(write(fd, req, n), (ssize_t)n);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	n = 0;
+	for (int i = 0; i < 100000 && n + 1 < sizeof(answer); i++) {
+		ssize_t got;
+
+		event_base_loop(base, EVLOOP_NONBLOCK);
+		got = read(fd, answer + n, sizeof(answer) - 1 - n);
+		if (got == 0)
+			break;
+		if (got > 0)
+			n += (size_t)got;
+	}
+	answer[n] = '\0';
+	close(fd);
+	return answer;
+}
+
+static void expect(const char *answer, const char *a, const char *b)
+{
+	ck_assert_msg(strstr(answer, a) && strstr(answer, b), "%s", answer);
+}
+
+START_TEST(tcp)
+{
+	struct event_base *base = event_base_new();
+	struct health *h = NULL;
+	char err[200] = "";
+	uint16_t port;
+
+	log_set_sink(sink, NULL);
+	ck_assert_msg(health_start(base, "127.0.0.1:0", &ops, (void *)"acme", err, sizeof(err), &h) == 0, "%s", err);
+	port = health_port(h);
+	ck_assert_uint_ne(port, 0);
+	snprintf(err, sizeof(err), "health on http://127.0.0.1:%u", port);
+	ck_assert_str_eq(logged, err);
+
+	expect(ask(base, dial_port(port), "GET", "/healthz"), "HTTP/1.1 200 ", "\r\n\r\n{\"status\":\"ok\"}");
+	is_ready = false;
+	expect(ask(base, dial_port(port), "GET", "/readyz"), "HTTP/1.1 503 ", "{\"ready\":false,\"tunnel\":\"acme\"}");
+	is_ready = true;
+	expect(ask(base, dial_port(port), "GET", "/readyz?verbose"), "HTTP/1.1 200 ", "{\"ready\":true");
+	expect(ask(base, dial_port(port), "GET", "/metrics"), "openmetrics-text; version=1.0.0",
+	       "\r\n\r\nmcp_tunnel_calls_total 42\n# EOF\n");
+	metrics_result = -ENOBUFS;
+	expect(ask(base, dial_port(port), "GET", "/metrics"), "HTTP/1.1 500 ", "{\"error\":");
+	expect(ask(base, dial_port(port), "GET", "/"), "HTTP/1.1 404 ", "{\"error\":");
+	expect(ask(base, dial_port(port), "GET", "/healthz/"), "HTTP/1.1 404 ", "application/json");
+	expect(ask(base, dial_port(port), "POST", "/healthz"), "HTTP/1.1 405 ", "Allow: GET, HEAD");
+	expect(ask(base, dial_port(port), "HEAD", "/healthz"), "HTTP/1.1 200 ", "Content-Length: 16\r\n");
+	ck_assert_ptr_null(strstr(ask(base, dial_port(port), "HEAD", "/healthz"), "status"));
+
+	snprintf(logged, sizeof(logged), "127.0.0.1:%u", port);
+	ck_assert_int_eq(health_start(base, logged, &ops, NULL, err, sizeof(err), &h), -EADDRINUSE);
+	ck_assert_msg(strstr(err, logged) && strstr(err, "in use"), "%s", err);
+	ck_assert_ptr_null(health_stop(h));
+	ck_assert_ptr_null(health_stop(NULL));
+	event_base_free(base);
+}
+END_TEST
+
+START_TEST(unix_socket)
+{
+	struct event_base *base = event_base_new();
+	struct health *h = NULL, *second = NULL;
+	char dir[] = "/tmp/test_health.XXXXXX", path[100], err[200] = "";
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct stat st;
+	int stale;
+
+	log_set_sink(sink, NULL);
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(path, sizeof(path), "unix:%s/health.sock", dir);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path + 5);
+	stale = socket(AF_UNIX, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(stale, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	close(stale);
+
+	ck_assert_msg(health_start(base, path, &ops, (void *)"x", err, sizeof(err), &h) == 0, "%s", err);
+	ck_assert_int_eq(stat(path + 5, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 0777, 0660);
+	expect(ask(base, dial_path(path + 5), "GET", "/healthz"), "HTTP/1.1 200 ", "ok");
+	ck_assert_int_eq(health_start(base, path, &ops, NULL, err, sizeof(err), &second), -EADDRINUSE);
+	/* The refused one left the first one's file alone. */
+	expect(ask(base, dial_path(path + 5), "GET", "/healthz"), "HTTP/1.1 200 ", "ok");
+	health_stop(h);
+	ck_assert_int_eq(access(path + 5, F_OK), -1);
+	ck_assert_int_eq(health_start(base, "nonsense", &ops, NULL, err, sizeof(err), &h), -EINVAL);
+	event_base_free(base);
+	rmdir(dir);
+}
+END_TEST
+
+UNIT_MAIN("health", ADD(tcp) ADD(unix_socket))
