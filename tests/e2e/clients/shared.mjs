@@ -7,7 +7,9 @@ export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 export const sha256 = (s) => createHash('sha256').update(s).digest('hex');
 export const lines = (file) => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').filter(Boolean) : []);
 export const open = (file) => writeFileSync(file, '');
-export const MODEL_ANSWER = { model: 'test-model', role: 'assistant', content: { type: 'text', text: 'quarante-deux\r\n✓' } };
+export const MODEL_ANSWER = {
+	model: 'test-model', role: 'assistant', content: { type: 'text', text: 'quarante-deux\r\n✓' },
+};
 
 export async function until(condition, what, ms = 30000) {
 	const end = Date.now() + ms * Number(process.env.E2E_TIME_SCALE || 1);
@@ -18,7 +20,11 @@ export async function until(condition, what, ms = 30000) {
 }
 
 export const tried = async (call) => {
-	try { return { result: await call() }; } catch (e) { return { error: { name: e.constructor.name, code: e.code ?? null, message: e.message } }; }
+	try {
+		return { result: await call() };
+	} catch (e) {
+		return { error: { name: e.constructor.name, code: e.code ?? null, message: e.message } };
+	}
 };
 
 // Scenarios that are the same for every generation of the SDK; `c` is a connected client, `call` its tools/call.

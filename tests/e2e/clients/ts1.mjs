@@ -37,7 +37,8 @@ const scenarios = {
 		const before = await tried(() => call('echo', { text: 'x', message: 'x' }));
 		const session = c.transport.sessionId;
 		await c.transport.terminateSession();
-		const again = new StreamableHTTPClientTransport(c.transport._url, { requestInit: c.transport._requestInit, sessionId: session });
+		const again = new StreamableHTTPClientTransport(c.transport._url,
+			{ requestInit: c.transport._requestInit, sessionId: session });
 		const late = await tried(() => again.start().then(() => again.send({ jsonrpc: '2.0', id: 9, method: 'ping' })));
 		return { before, late: late.error?.code, cleared: c.transport.sessionId === undefined };
 	},
@@ -53,7 +54,8 @@ const scenarios = {
 		for (let i = 1; i < steps; i++) open(`${gate}/${i}`);
 		const again = await connect(session);
 		again.setNotificationHandler(types.ProgressNotificationSchema, (n) => { seen.push(n.params.progress); });
-		const result = await again.request({ method: 'tools/call', params: { name: 'gated_progress', arguments: { gate, steps } } },
+		const params = { name: 'gated_progress', arguments: { gate, steps } };
+		const result = await again.request({ method: 'tools/call', params },
 			types.CallToolResultSchema, { resumptionToken: token, onresumptiontoken: () => {} });
 		await again.close();
 		return { seen, result };
@@ -64,8 +66,8 @@ async function connected(job, asked, session) {
 	const c = new Client({ name: 'e2e-ts1', version: '1' }, { capabilities: { sampling: {}, roots: {} } });
 	c.setRequestHandler(types.CreateMessageRequestSchema, (r) => { asked.push(r.params); return MODEL_ANSWER; });
 	c.setRequestHandler(types.ListRootsRequestSchema, () => ({ roots: [] }));
-	const transport = new StreamableHTTPClientTransport(new URL(job.url), { requestInit: { headers: job.headers }, sessionId: session });
-	await c.connect(transport);
+	await c.connect(new StreamableHTTPClientTransport(new URL(job.url),
+		{ requestInit: { headers: job.headers }, sessionId: session }));
 	return c;
 }
 

@@ -1,0 +1,413 @@
+"""What the relay refuses, how it says so, and how both programs stop and reload."""
+
+import json
+import re
+import signal
+import threading
+
+import pytest
+
+from lib.procs import run, wait_until
+from lib.rawhttp import JSON_HEADERS, Connection, Truncated, rpc
+from lib.records import connect, exchange, response_record
+from lib.tunnel import Endpoint, Gateway, Relay
+
+CALL = rpc("tools/call", {"name": "x", "arguments": {}}, "call-1")
+
+
+@pytest.fixture
+def raw(endpoint):
+    return endpoint("raw", "tunnel")
+
+
+def keyless(endpoint, *headers, tunnel=None):
+    url = re.sub(r"/t/[^/]+/", f"/t/{tunnel}/", endpoint.url) if tunnel else endpoint.url
+    return Endpoint(url, "tunnel", dict(headers), endpoint.ca)
+
+
+# ---- who may call ----
+
+WRONG = {
+    "no-key": [],
+    "wrong-key": [("Authorization", "Bearer mta_" + "A" * 43)],
+    "garbage": [("Authorization", "Bearer x")],
+    "empty": [("Authorization", "")],
+    "basic": [("Authorization", "Basic dXNlcjpwdw==")],
+    "wrong-tunnel-key": [("Mcp-Tunnel-Authorization", "Bearer nonsense")],
+}
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+@pytest.mark.parametrize("which", WRONG)
+def test_401_tells_nothing_about_tunnels(raw, relay, which, method):
+    """The same for a tunnel that is attached, one that is not, and one that does not exist."""
+    if not getattr(relay, "empty_tunnel", None):
+        relay.empty_tunnel = relay.add_tunnel("never-attached")
+        relay.reload()
+    body = CALL if method == "POST" else None
+    records = [
+        response_record(exchange(keyless(raw, *WRONG[which], tunnel=name), method, JSON_HEADERS, body))
+        for name in ("raw", "never-attached", "no-such-tunnel")
+    ]
+    assert records[0]["status"] == 401
+    assert records[0] == records[1] == records[2]
+    assert any(n == "www-authenticate" and v.startswith("Bearer") for n, v in records[0]["headers"])
+
+
+def test_key_of_another_tunnel_is_a_wrong_key(raw, endpoint):
+    other = endpoint("stock", "tunnel")
+    wrong = Endpoint(raw.url, "tunnel", other.headers, raw.ca)
+    unknown = keyless(raw, *other.headers.items(), tunnel="no-such-tunnel")
+    records = [response_record(exchange(e, "POST", JSON_HEADERS, CALL)) for e in (wrong, unknown)]
+    assert records[0]["status"] == 401 and records[0] == records[1]
+
+
+def test_server_sees_who_calls_and_no_forgery(raw, relay):
+    forged = [
+        ("Mcp-Tunnel-Agent", "root"),
+        ("Mcp-Tunnel-Call", "1"),
+        ("Mcp-Tunnel-Anything", "x"),
+        ("Connection", "X-Drop, keep-alive"),
+        ("X-Drop", "1"),
+        ("X-Keep", "1"),
+        ("Keep-Alive", "timeout=5"),
+    ]
+    seen = {}
+    for name, value in exchange(raw, "POST", JSON_HEADERS + forged, CALL).json()["headers"]:
+        seen.setdefault(name.lower(), []).append(value)
+    assert seen["mcp-tunnel-agent"] == ["agent-raw"]
+    assert len(seen["mcp-tunnel-call"]) == 1
+    assert re.fullmatch(
+        r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", seen["mcp-tunnel-call"][0]
+    )
+    assert "x-keep" in seen
+    assert not {"mcp-tunnel-anything", "x-drop", "keep-alive", "authorization", "mcp-tunnel-authorization"} & set(seen)
+
+
+def test_hop_by_hop_fields_of_the_answer_stop(raw):
+    answer = exchange(raw, "POST", JSON_HEADERS + [("X-Case", "hop-by-hop")], CALL)
+    assert answer.get("x-kept") == "1" and answer.get("x-mine") is None and answer.get("proxy-connection") is None
+
+
+# ---- what is not carried ----
+
+
+@pytest.mark.parametrize("ident", ['"text-é"', "0", "17", "-5"])
+def test_unattached_tunnel(raw, relay, ident):
+    """503 at once or after the hold time, with the id of the request, and it says that nothing was executed."""
+    if not getattr(relay, "lonely", None):
+        relay.add_tunnel("lonely")
+        relay.lonely = relay.add_agent("lonely-agent", "lonely")
+        relay.reload()
+    there = keyless(raw, ("Authorization", f"Bearer {relay.lonely}"), tunnel="lonely")
+    wait_until(lambda: exchange(there, "POST", JSON_HEADERS, CALL).status != 401, 10, "the relay to know the agent")
+    answer = exchange(
+        there,
+        "POST",
+        JSON_HEADERS,
+        b'{"jsonrpc":"2.0","method":"tools/call","id":%b,"params":{"name":"x"}}' % ident.encode(),
+    )
+    assert answer.status == 503
+    assert 0 <= int(answer.get("retry-after")) <= 60
+    message = answer.json()
+    assert message["jsonrpc"] == "2.0" and message["id"] == json.loads(ident) and message["error"]["code"] == -32012
+    assert "not executed" in json.dumps(message)
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "TRACE", "MKCOL"])
+def test_405_with_allow(raw, method):
+    answer = exchange(raw, method, JSON_HEADERS)
+    assert answer.status == 405
+    assert {m.strip() for m in answer.get("allow").split(",")} == {"GET", "POST", "DELETE"}
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.2", "evil.example:443", "[::2]"])
+def test_421_foreign_host(raw, host):
+    with connect(raw) as connection:
+        assert connection.call("POST", raw.pairs() + JSON_HEADERS, CALL, host=host).status == 421
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example"])
+def test_403_foreign_origin(raw, origin):
+    assert exchange(raw, "POST", JSON_HEADERS + [("Origin", origin)], CALL).status == 403
+
+
+@pytest.mark.parametrize("suffix", ["?x=1", "?"])
+def test_400_query(raw, suffix):
+    with connect(raw) as connection:
+        assert connection.call("POST", raw.pairs() + JSON_HEADERS, CALL, target=connection.path + suffix).status == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p + "/",
+        lambda p: "/" + p,
+        lambda p: p.replace("/mcp", "/%6dcp"),
+        lambda p: p + "/../mcp",
+        lambda p: p.replace("/t/", "/T/"),
+        lambda p: p + "/x",
+        lambda p: "/mcp",
+        lambda p: "/",
+        lambda p: p.replace("/mcp", "//mcp"),
+        lambda p: p + "#x",
+    ],
+    ids=range(10),
+)
+def test_path_is_exact(raw, change):
+    with connect(raw) as connection:
+        assert connection.call("POST", raw.pairs() + JSON_HEADERS, CALL, target=change(connection.path)).status in (
+            400,
+            401,
+            404,
+        )
+
+
+SECOND = b"POST %b HTTP/1.1\r\nHost: localhost\r\nX-Case: silent\r\nX-Key: smuggled\r\nContent-Length: 0\r\n\r\n"
+SMUGGLING = {
+    "two-lengths": "Content-Length: {n}\r\nContent-Length: 0\r\n\r\n{body}",
+    "two-equal-lengths": "Content-Length: {n}\r\nContent-Length: {n}\r\n\r\n{body}",
+    "length-list": "Content-Length: {n}, {n}\r\n\r\n{body}",
+    "length-and-chunked": "Content-Length: {n}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{body}",
+    "chunked-and-length": "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n{body}",
+    "gzip-chunked": "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n{body}",
+    "chunked-twice": "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n{body}",
+    "xchunked": "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{body}",
+    "obs-fold": "X-Folded: a\r\n b\r\nContent-Length: {n}\r\n\r\n{body}",
+    "bare-lf": "X-Bare: a\nContent-Length: {n}\r\n\r\n{body}",
+    "bare-cr": "X-Bare: a\rb\r\nContent-Length: {n}\r\n\r\n{body}",
+    "nul": "X-Nul: a\0b\r\nContent-Length: {n}\r\n\r\n{body}",
+    "space-before-colon": "Content-Length : {n}\r\n\r\n{body}",
+    "plus-length": "Content-Length: +{n}\r\n\r\n{body}",
+    "hex-length": "Content-Length: 0x10\r\n\r\n{body}",
+    "huge-length": "Content-Length: 99999999999999999999999\r\n\r\n{body}",
+    "second-host": "Host: localhost\r\nContent-Length: {n}\r\n\r\n{body}",
+    "long-head": "X-Long: " + "x" * 100000 + "\r\nContent-Length: {n}\r\n\r\n{body}",
+    "many-fields": "X-A: 1\r\n" * 5000 + "Content-Length: {n}\r\n\r\n{body}",
+    "bad-chunk-size": "Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n{body}",
+    "chunk-size-overflow": "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n\r\n{body}",
+    "chunk-bare-lf": "Transfer-Encoding: chunked\r\n\r\n0\n\r\n{body}",
+}
+
+
+@pytest.mark.parametrize("which", SMUGGLING)
+def test_smuggling(raw, raw_control, which):
+    """Refused with a 4xx, the connection is closed, and nothing of it reaches the server."""
+    before = len(raw_control("seen", "smuggled"))
+    with connect(raw, 10) as connection:
+        smuggled = (SECOND % connection.path.encode()).decode()
+        rest = SMUGGLING[which].format(n=len(smuggled), body=smuggled)
+        head = f"POST {connection.path} HTTP/1.1\r\nHost: {connection.host}\r\n"
+        head += "Content-Type: application/json\r\nX-Case: silent\r\nX-Key: smuggled\r\n"
+        head += "".join(f"{n}: {v}\r\n" for n, v in raw.pairs())
+        try:
+            connection.send((head + rest).encode("latin-1"))
+        except OSError:
+            pass  # refused before everything was sent
+        try:
+            answer = connection.read(connection.head())
+            assert answer.status in (400, 413, 431), answer.status
+        except Truncated:
+            pytest.fail("the connection was closed without an answer")
+        with pytest.raises(Truncated):
+            connection.head()
+    assert len(raw_control("seen", "smuggled")) == before
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "POST {p} HTTP/1.0",
+        "POST {p} HTTP/2.0",
+        "POST  {p} HTTP/1.1",
+        "POST {p}",
+        "GET {p} HTTP/1.1 x",
+        "POST https://localhost{p} HTTP/1.1",
+        "\x16\x03\x01",
+        "post {p} HTTP/1.1",
+    ],
+    ids=range(8),
+)
+def test_request_line(raw, start):
+    with connect(raw, 10) as connection:
+        connection.send((start.format(p=connection.path) + f"\r\nHost: {connection.host}\r\n\r\n").encode("latin-1"))
+        assert connection.head().status in (400, 401, 405, 505)
+
+
+def test_request_without_host(raw):
+    with connect(raw, 10) as connection:
+        connection.send(f"GET {connection.path} HTTP/1.1\r\n\r\n".encode())
+        assert connection.head().status == 400
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_request_that_is_too_large(relay_pair, chunked):
+    """The limit of this relay is 64 KiB; above it 413, and the server sees nothing."""
+    _, gateway, endpoint = relay_pair("--max-request-bytes", "64k")
+    body = rpc("tools/call", {"name": "x", "arguments": {"blob": "x" * 65536}}, "big")
+    with connect(endpoint, 10) as connection:
+        try:
+            connection.request(
+                "POST", endpoint.pairs() + JSON_HEADERS, None if chunked else body, chunks=[body] if chunked else None
+            )
+        except OSError:
+            pass
+        assert connection.head().status == 413
+    assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+
+
+def test_plain_http_on_the_tls_port(relay):
+    with Connection(f"http://127.0.0.1:{relay.port}/t/raw/mcp") as connection:
+        with pytest.raises(Truncated):
+            connection.request("GET")
+            connection.head()
+
+
+# ---- stopping, reloading, coming back ----
+
+
+@pytest.fixture
+def relay_pair(programs, work, certs, servers):
+    """A relay, a gateway and an endpoint of their own, so that they can be stopped."""
+    made = []
+
+    def start(*relay_options, gateway_options=()):
+        relay = Relay(programs, work, *certs.server, *relay_options)
+        token, key = relay.add_tunnel("own"), relay.add_agent("own-agent", "own")
+        made.append(relay.start())
+        gateway = Gateway(
+            programs, work, token, servers.url("raw"), relay.control_plane, certs.ca.cert, *gateway_options
+        )
+        made.insert(0, gateway)
+        gateway.start()
+        gateway.token = token
+        return relay, gateway, Endpoint(relay.url("own"), "tunnel", {"Authorization": f"Bearer {key}"}, certs.ca.cert)
+
+    start.made = made
+    yield start
+    for it in made:
+        it.stop()
+
+
+class Running:
+    """A call that waits at the server."""
+
+    def __init__(self, endpoint, key, control):
+        self.endpoint, self.key, self.control, self.answer, self.error = endpoint, key, control, None, None
+        self.thread = threading.Thread(target=self._call, daemon=True)
+        self.thread.start()
+        wait_until(lambda: control("seen", key), 15, "the call to reach the server")
+
+    def _call(self):
+        try:
+            self.answer = exchange(
+                self.endpoint, "POST", JSON_HEADERS + [("X-Case", "wait-then-echo"), ("X-Key", self.key)], CALL
+            )
+        except Exception as error:
+            self.error = error
+
+    def finish(self, release=True):
+        if release:
+            self.control("release", self.key)
+        self.thread.join(30)
+        assert not self.thread.is_alive(), "the call never ended"
+        assert self.error is None, self.error
+        return self.answer
+
+
+def stopping(process, start):
+    process.wait_line(r"(?i)drain|stopping|SIGTERM", 10, start)
+
+
+@pytest.mark.parametrize("who", ["gateway", "relay"])
+def test_sigterm_lets_a_running_call_finish(relay_pair, raw_control, fresh_key, who):
+    relay, gateway, endpoint = relay_pair()
+    call = Running(endpoint, fresh_key(), raw_control)
+    process = gateway.process if who == "gateway" else relay.process
+    start = process.mark()
+    process.send_signal(signal.SIGTERM)
+    stopping(process, start)
+    answer = call.finish()
+    assert answer.status == 200 and answer.json()["key"] == call.key
+    assert process.wait(15) == 0
+
+
+@pytest.mark.parametrize("who", ["gateway", "relay"])
+def test_sigterm_without_calls_stops_at_once(relay_pair, who):
+    relay, gateway, _ = relay_pair()
+    process = gateway.process if who == "gateway" else relay.process
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0
+
+
+@pytest.mark.parametrize("who", ["gateway", "relay"])
+def test_drain_time_is_bounded(relay_pair, raw_control, fresh_key, who):
+    """A call that does not end in the drain time is ended, and its agent is told."""
+    short = ("--drain-timeout", "300ms")
+    relay, gateway, endpoint = relay_pair(
+        *(short if who == "relay" else ()), gateway_options=short if who == "gateway" else ()
+    )
+    call = Running(endpoint, fresh_key(), raw_control)
+    process = gateway.process if who == "gateway" else relay.process
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    answer = call.finish(release=False)
+    raw_control("release", call.key)
+    assert answer.status in (502, 503) and answer.json()["id"] == "call-1"
+
+
+def test_second_gateway_takes_over_while_the_first_drains(
+    relay_pair, programs, work, certs, servers, raw_control, fresh_key
+):
+    relay, first, endpoint = relay_pair()
+    call = Running(endpoint, fresh_key(), raw_control)
+    second = Gateway(programs, work, first.token, servers.url("raw"), relay.control_plane, certs.ca.cert)
+    relay_pair.made.insert(0, second.start())
+    start = first.process.mark()
+    first.process.send_signal(signal.SIGTERM)
+    stopping(first.process, start)
+    for _ in range(5):
+        assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+    assert call.finish().status == 200
+    assert first.process.wait(15) == 0
+    assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+
+
+def test_gateway_comes_back_to_a_restarted_relay(relay_pair):
+    relay, gateway, endpoint = relay_pair()
+    relay.stop()
+    gateway.wait_ready(15, 503)
+    relay.start()
+    gateway.wait_ready(60, 200)
+    assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+
+
+def test_sighup_picks_up_and_drops_agents(relay_pair, programs):
+    relay, _, endpoint = relay_pair()
+    key = relay.add_agent("late-comer", "own")
+    late = Endpoint(endpoint.url, "tunnel", {"Authorization": f"Bearer {key}"}, endpoint.ca)
+    relay.reload()
+    wait_until(lambda: exchange(late, "POST", JSON_HEADERS, CALL).status == 200, 10, "the new agent to be known")
+    status, out, err = run(
+        [programs.relay, "agent", "remove", "late-comer", "--tunnel", "own", "--state-dir", relay.state]
+    )
+    assert status == 0, out + err
+    relay.reload()
+    wait_until(lambda: exchange(late, "POST", JSON_HEADERS, CALL).status == 401, 10, "the removed agent to be refused")
+    assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+
+
+def test_state_holds_no_secret(relay_pair):
+    """Hashes only, in files for the owner only; no secret in a log either."""
+    relay, gateway, endpoint = relay_pair()
+    key = endpoint.headers["Authorization"].split()[1]
+    assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+    files = [p for p in relay.state.rglob("*") if p.is_file()]
+    assert files
+    for path in files:
+        assert path.stat().st_mode & 0o077 == 0, path
+        content = path.read_bytes()
+        assert key.encode() not in content and gateway.token.encode() not in content
+        assert gateway.token.split("_")[-1].encode() not in content
+    for process in (relay.process, gateway.process):
+        assert key not in process.text() and gateway.token not in process.text()

@@ -1,0 +1,232 @@
+"""What goes wrong at run time: a named reason, one log line however often it is tried, and truthful readiness."""
+
+import pathlib
+import re
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+from conftest import free_port
+from lib.procs import SCALE, Process, wait_until
+from lib.rawhttp import JSON_HEADERS, rpc
+from lib.records import exchange
+from lib.tunnel import Endpoint, Gateway
+
+FAKE = pathlib.Path(__file__).parent / "servers/fake_relay.py"
+TOKEN = "mtt_nobody_" + "A" * 43
+CALL = rpc("tools/call", {"name": "x", "arguments": {}}, "call-1")
+
+
+@pytest.fixture
+def gateway(programs, work, certs, request):
+    """gateway(control_plane, ...): a gateway that is not expected to become ready; stopped at the end."""
+    made = []
+
+    def start(control_plane, token=TOKEN, upstream="http://127.0.0.1:9/mcp", ready=False, ca=None):
+        gateway = Gateway(programs, work, token, upstream, control_plane, ca or certs.ca.cert)
+        made.append(gateway)
+        return gateway.start(wait_ready=ready)
+
+    yield start
+    for gateway in made:
+        gateway.stop()
+
+
+@pytest.fixture
+def fake_relay():
+    made = []
+
+    def start(pair, behaviour="teapot"):
+        process = Process("fake relay", [sys.executable, "-u", FAKE, *pair, behaviour])
+        made.append(process)
+        process.port = int(process.wait_line(r"listening on https://127\.0\.0\.1:(\d+)").group(1))
+        process.url = f"wss://localhost:{process.port}/v1/tunnel"
+        return process
+
+    yield start
+    for process in made:
+        process.kill()
+
+
+def assert_said_once(gateway, pattern):
+    count = gateway.process.count(pattern)
+    assert count == 1, f"{count} lines with {pattern!r}\n{gateway.process.tail()}"
+    assert len(gateway.process.lines) < 12, f"too many lines\n{gateway.process.tail(40)}"
+
+
+def assert_not_ready(gateway):
+    status, body = gateway.health()
+    assert status == 503 and body.strip(), (status, body)
+    assert gateway.health("/healthz")[0] == 200
+
+
+def quiet_time(seconds):
+    """Nothing may happen for this long; there is no event to wait for."""
+    time.sleep(seconds * SCALE)
+
+
+def test_name_does_not_resolve(gateway):
+    it = gateway("wss://nonexistent.invalid/v1/tunnel")
+    pattern = r"(?i)nonexistent\.invalid.*(resolve|not known|no address)|(resolve|not known).*nonexistent\.invalid"
+    it.process.wait_line(pattern, 30)
+    quiet_time(3)
+    assert_said_once(it, pattern)
+    assert_not_ready(it)
+
+
+def test_connection_refused(gateway):
+    port = free_port()
+    it = gateway(f"wss://localhost:{port}/v1/tunnel")
+    pattern = r"(?i)refused"
+    it.process.wait_line(pattern)
+    quiet_time(3)
+    assert_said_once(it, pattern)
+    assert_not_ready(it)
+
+
+TLS_FAULTS = {
+    "untrusted": r"(?i)certificate.*(trust|issuer|self-signed|verif|unable to get)",
+    "wrong_name": r"(?i)(host ?)?name.*(mismatch|match|certificate)|certificate.*(name|localhost)",
+    "expired": r"(?i)expired",
+}
+
+
+@pytest.mark.parametrize("which", TLS_FAULTS)
+def test_certificate(gateway, fake_relay, certs, which):
+    fake = fake_relay(getattr(certs, which))
+    it = gateway(fake.url)
+    it.process.wait_line(TLS_FAULTS[which])
+    fake.wait_line(r"dial 4", 30)
+    assert_said_once(it, TLS_FAULTS[which])
+    assert_not_ready(it)
+
+
+@pytest.mark.parametrize(
+    "behaviour, pattern",
+    [
+        ("no-subprotocol", r"(?i)sub-?protocol"),
+        ("other-subprotocol", r"(?i)sub-?protocol"),
+        ("teapot", r"418"),
+        ("not-http", r"(?i)not HTTP|HTTP"),
+        ("accept-wrong", r"(?i)Sec-WebSocket-Accept|websocket"),
+    ],
+)
+def test_other_end_is_no_relay(gateway, fake_relay, certs, behaviour, pattern):
+    fake = fake_relay(certs.server, behaviour)
+    it = gateway(fake.url)
+    fake.wait_line(r"dial 4", 30)
+    complaints = [line for line in it.process.lines if re.search(pattern, line) and "health on" not in line]
+    assert len(complaints) == 1, it.process.tail()
+    assert_not_ready(it)
+
+
+def test_token_refused_then_replaced(gateway, relay):
+    """Said once, tried seldom; a new token in the file is tried at once."""
+    token = relay.add_tunnel("token-test")
+    relay.reload()
+    it = gateway(relay.control_plane)
+    pattern = r"(?i)token.*(refused|not accepted|rejected|not taken)|(refused|rejected).*token"
+    it.process.wait_line(pattern)
+    quiet_time(3)
+    assert_said_once(it, pattern)
+    assert_not_ready(it)
+    it.set_token(token)
+    it.wait_ready(20)
+
+
+class Upstream:
+    """Something on a port that is not an MCP server."""
+
+    def __init__(self, reply, read=True):
+        self.reply, self.read = reply, read
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.sock.getsockname()[1]}/mcp"
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                peer, _ = self.sock.accept()
+            except OSError:
+                return
+            with peer:
+                peer.settimeout(5)
+                try:
+                    if self.read:
+                        peer.recv(65536)
+                    peer.sendall(self.reply)
+                except OSError:
+                    pass
+
+    def close(self):
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+
+@pytest.fixture
+def attached(relay, gateway, certs):
+    """attached(name, upstream): an attached gateway with that upstream, and the endpoint."""
+
+    def make(name, upstream):
+        token, key = relay.add_tunnel(name), relay.add_agent("agent-" + name, name)
+        relay.reload()
+        it = gateway(relay.control_plane, token, upstream)
+        it.process.wait_line(r"(?i)attached|connected|session", 20)
+        return it, Endpoint(relay.url(name), "tunnel", {"Authorization": f"Bearer {key}"}, certs.ca.cert)
+
+    return make
+
+
+def call_until_answered_by_gateway(endpoint, expected):
+    """The first calls may find the tunnel not attached yet."""
+
+    def now():
+        response = exchange(endpoint, "POST", JSON_HEADERS, CALL)
+        return response if response.status != 503 or expected == 503 else None
+
+    return wait_until(now, 15, f"an answer with status {expected}")
+
+
+UPSTREAMS = {
+    "refused": (None, -32004, "upstream-unreachable|reach"),
+    "not-http": (b"SSH-2.0-OpenSSH_9.2p1\r\n", -32013, "upstream-protocol|not HTTP"),
+    "closes-early": (b"", -32006, "upstream-closed|closed"),
+    "closes-in-head": (b"HTTP/1.1 200 OK\r\nContent-Ty", -32006, "upstream-closed|closed"),
+}
+
+
+@pytest.mark.parametrize("which", UPSTREAMS)
+def test_upstream(attached, which):
+    reply, code, reason = UPSTREAMS[which]
+    upstream = Upstream(reply) if reply is not None else None
+    it, endpoint = attached(f"up-{which}", upstream.url if upstream else f"http://127.0.0.1:{free_port()}/mcp")
+    for _ in range(5):
+        response = call_until_answered_by_gateway(endpoint, 502)
+        assert response.status == 502, (response.status, response.body)
+        answer = response.json()
+        assert answer["id"] == "call-1" and answer["error"]["code"] == code, answer
+        assert (which == "refused") == ("not executed" in str(answer) or "'executed': False" in str(answer)), answer
+    failures = it.process.count(f"(?i){reason}")
+    assert failures == 1, f"{failures} lines about the upstream, 1 is right\n{it.process.tail()}"
+    it.wait_ready(10, 503)
+    if upstream:
+        upstream.close()
+
+
+def test_upstream_comes_back(attached, certs):
+    """Refused at first; once it is there readiness and calls come back by themselves."""
+    port = free_port()
+    it, endpoint = attached("up-later", f"http://127.0.0.1:{port}/mcp")
+    assert call_until_answered_by_gateway(endpoint, 502).status == 502
+    it.wait_ready(10, 503)
+    server = Process("raw, later", [sys.executable, pathlib.Path(__file__).parent / "servers/raw.py", port])
+    try:
+        server.wait_line("listening")
+        it.wait_ready(40, 200)
+        assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+    finally:
+        server.kill()
