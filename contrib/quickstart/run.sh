@@ -93,9 +93,10 @@ install_with_apt() {
 		libinih-dev curl openssl)
 	[ -n "$missing" ] || return 0
 	step "Installing: $missing"
-	as_root apt-get update -qq
+	as_root apt-get update -qq >"$dir/install.log" 2>&1 || fail "apt-get update failed" "$dir/install.log"
 	# shellcheck disable=SC2086
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing \
+		>"$dir/install.log" 2>&1 || fail "apt-get install failed" "$dir/install.log"
 }
 
 install_with_dnf() {
@@ -104,7 +105,7 @@ install_with_dnf() {
 	[ -n "$missing" ] || return 0
 	step "Installing: $missing"
 	# shellcheck disable=SC2086
-	as_root dnf install -q -y $missing
+	as_root dnf install -q -y $missing >"$dir/install.log" 2>&1 || fail "dnf install failed" "$dir/install.log"
 }
 
 install_missing() {
