@@ -1,6 +1,6 @@
 #!/bin/sh
-# The tunnel in one command: builds it, starts a relay, a sample MCP server and the gateway between them on this machine,
-# makes one real tool call through the tunnel and shows the answer and its audit records. See README.md.
+# The tunnel in one command: builds it, starts a relay, a sample MCP server and the gateway between them on this
+# machine, makes one real tool call through the tunnel, shows the answer and its audit records. See README.md.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -115,7 +115,8 @@ install_missing() {
 		install_with_dnf
 	else
 		for program in cc meson ninja pkg-config curl openssl; do
-			command -v "$program" >/dev/null 2>&1 || fail "$program is missing, and there is no apt-get or dnf to install it with"
+			command -v "$program" >/dev/null 2>&1 ||
+				fail "$program is missing, and there is no apt-get or dnf to install it with"
 		done
 	fi
 }
@@ -129,6 +130,9 @@ build_all() {
 	ninja -C "$build" gateway/mcp-tunnel-gateway relay/mcp-tunnel-relay contrib/quickstart/sample-mcp-server \
 		>"$log" 2>&1 || fail "the build failed" "$log"
 }
+
+# Loopback is reached without a proxy, whatever the environment says.
+export NO_PROXY=localhost,127.0.0.1 no_proxy=localhost,127.0.0.1
 
 # --- starting -------------------------------------------------------------------------------------------------------
 
@@ -198,7 +202,7 @@ start_gateway() {
 	step "Starting the gateway beside the server; it only dials out"
 	spawn gateway "$gateway" --token-file "$dir/token" --mcp-server-url "$server_url" \
 		--control-plane "wss://localhost:$port/v1/tunnel" --ca-file "$dir/cert.pem" --health-listen 127.0.0.1:0 \
-		--proxy none --audit "file:$dir/audit.jsonl" --drain-timeout 2s
+		--audit "file:$dir/audit.jsonl" --drain-timeout 2s
 	health=$(wait_for gateway 'health on \(http://127\.0\.0\.1:[0-9][0-9]*\)')
 	tries=0
 	until curl -sf --noproxy '*' -o "$dir/readyz" "$health/readyz"; do
@@ -228,7 +232,8 @@ call_tool() {
 	(
 		umask 077
 		printf 'Content-Type: application/json\nAccept: application/json, text/event-stream\n' >"$dir/headers"
-		printf 'MCP-Protocol-Version: 2025-11-25\nAuthorization: Bearer %s\n' "$(cat "$dir/agent-key")" >>"$dir/headers"
+		printf 'MCP-Protocol-Version: 2025-11-25\n' >>"$dir/headers"
+		printf 'Authorization: Bearer %s\n' "$(cat "$dir/agent-key")" >>"$dir/headers"
 	)
 	post initialize '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",
 		"capabilities":{},"clientInfo":{"name":"quickstart","version":"1"}}}'

@@ -67,5 +67,7 @@ fi
 # shellcheck disable=SC2086
 ninja -C "$build" $targets >&2
 
+# Loopback is reached without a proxy, whatever the environment says.
+export NO_PROXY=localhost,127.0.0.1 no_proxy=localhost,127.0.0.1
 # shellcheck disable=SC2086
 exec python3 "$here/bench.py" --build-dir "$build" --only "$only" $rest

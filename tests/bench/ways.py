@@ -243,7 +243,7 @@ class Tunnel(Way):
         began = time.monotonic()
         gateway = self.program("gateway", self.gateway_bin, "--token-file", self.dir / "token", "--mcp-server-url",
                                self.upstream, "--control-plane", f"wss://localhost:{tls}/v1/tunnel", "--ca-file",
-                               self.cert, "--proxy", "none", "--health-listen", "127.0.0.1:0", "--audit",
+                               self.cert, "--health-listen", "127.0.0.1:0", "--audit",
                                self.audit or f"file:{self.audit_file}")
         health = int(gateway.wait_for(r"health on http://127\.0\.0\.1:(\d+)").group(1))
         while not self._is_ready(health):
