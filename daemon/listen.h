@@ -13,5 +13,7 @@ typedef void listen_fn(void *user, int take_fd);
 int listen_tcp(struct loop *l, const char *addr, uint16_t port, listen_fn *fn, void *user, struct listener **ret);
 /* Removes a stale socket file first (one that refuses connections), mode 0660. */
 int listen_unix(struct loop *l, const char *path, listen_fn *fn, void *user, struct listener **ret);
+/* 0 for a UNIX socket. */
 uint16_t listener_port(const struct listener *ln);
+/* May be called from the callback. Removes the socket file if it is still the one that was made here. */
 struct listener *listener_free(struct listener *ln);
