@@ -246,6 +246,13 @@ int transport_resume(struct transport *t, struct transport *take_fresh)
 	return 0;
 }
 
+void transport_abandon(struct transport *t, uint32_t reason)
+{
+	CHECK_OBJ(t, TRANSPORT_MAGIC);
+	tp_conn_abandon(t->conn, reason);
+	process_events(t);
+}
+
 void transport_kick(struct transport *t)
 {
 	CHECK_OBJ(t, TRANSPORT_MAGIC);

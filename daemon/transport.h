@@ -29,6 +29,9 @@ int transport_attach(struct transport *t, struct channel *take_channel, uint8_t 
 /* Relay: `t` takes over the connection on which `fresh` got its HELLO; fresh is freed when this succeeds. 0, TP_RESUME_IMPOSSIBLE, -errno. */
 int transport_resume(struct transport *t, struct transport *take_fresh);
 
+/* The session is over: its streams end with that reason, told before this returns. */
+void transport_abandon(struct transport *t, uint32_t reason);
+
 /* After anything was done to the session or one of its streams: sends what is due at the end of the turn, tells events. */
 void transport_kick(struct transport *t);
 

@@ -71,8 +71,11 @@ static int mirror_field(const struct tp_field *fields, size_t n, const char *nam
 		r = mcp_header_decode(fields[i].value, &text);
 		if (r == -ENOMEM)
 			return r;
-		/* What cannot be decoded matches nothing. */
-		*ret = span_dup(r < 0 ? fields[i].value : buf_span(&text));
+		/* What cannot be decoded, or holds a NUL, matches nothing. */
+		if (r < 0 || (buf_len(&text) && memchr(buf_bytes(&text), 0, buf_len(&text))))
+			*ret = span_dup(fields[i].value);
+		else
+			*ret = span_dup(buf_span(&text));
 		buf_done(&text);
 		return *ret ? 0 : -ENOMEM;
 	}

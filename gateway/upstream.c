@@ -15,7 +15,7 @@
 #define CALL_MAGIC 0x7570636c
 #define CONN_MAGIC 0x7570636e
 
-enum { SWEEP_MS = 1000 };
+enum { SWEEP_MS = 1000, INFORMATIONAL_MAX = 16 /* 1xx heads before the answer */ };
 
 /* A connection: kept (call == NULL) or busy with one call. */
 struct upstream_conn {
@@ -40,6 +40,7 @@ struct upstream_call {
 	bool idempotent;
 	bool reused;   /* on a kept connection */
 	bool answered; /* a byte of the answer has come */
+	unsigned informational;
 	bool paused;
 };
 
@@ -163,8 +164,12 @@ static bool call_event(struct upstream_call *c, const struct http1_event *ev, bo
 			call_fail(c, TP_REASON_UPSTREAM_PROTOCOL, "the MCP server switched protocols without being asked");
 			return false;
 		}
-		if (c->conn->reader.head.status < 200)
+		if (c->conn->reader.head.status < 200 && ++c->informational <= INFORMATIONAL_MAX)
 			return true;
+		if (c->conn->reader.head.status < 200) {
+			call_fail(c, TP_REASON_UPSTREAM_PROTOCOL, "too many 1xx answers");
+			return false;
+		}
 		/* The answer has begun: there is no retry any more, so the request need not be kept once it is sent. */
 		if (c->body_at == buf_len(&c->body) && c->head_at == buf_len(&c->head)) {
 			buf_clear(&c->head);

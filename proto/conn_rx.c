@@ -416,7 +416,10 @@ static void on_ws_ping(struct tp_conn *c, const struct ws_item *item, uint64_t n
 static bool on_ws_close(struct tp_conn *c, const struct ws_item *item, struct tp_event *ev)
 {
 	ev->type = TP_EV_CLOSED;
-	ev->reason = item->code == 1000 || item->code == 1001 ? TP_REASON_NONE : TP_REASON_PROTOCOL;
+	/* 1000 says that the other end stops: nothing will resume. Anything else is trouble of this connection alone. */
+	ev->fatal = item->code == 1000;
+	ev->reason = !ev->fatal ? TP_REASON_PROTOCOL :
+		     c->cfg.role == TP_RELAY ? TP_REASON_GATEWAY_STOPPED : TP_REASON_RELAY_STOPPED;
 	snprintf(c->told.detail, sizeof(c->told.detail), "%.*s", (int)item->len, (const char *)item->data);
 	ev->detail = span_of(c->told.detail);
 	tp_conn_close(c, TP_REASON_NONE, NULL);

@@ -75,7 +75,7 @@ enum tp_event_type {
 	TP_EV_RESET,    /* stream, reason, detail: the stream is over at both ends; release it */
 	TP_EV_WRITABLE, /* stream: tp_stream_wants_data() has become true again */
 	TP_EV_GOAWAY,   /* reason, detail: no new streams after last_id */
-	TP_EV_CLOSED,   /* the peer closed the WebSocket in order: reason, detail. Detach. */
+	TP_EV_CLOSED,   /* the peer closed the WebSocket in order: reason, detail. Detach; `fatal` as in FAILED. */
 	TP_EV_FAILED,   /* this connection is unusable: reason, detail. Flush (a close frame waits), detach.
 	                   When `fatal`, the session is over too: tp_conn_abandon(). */
 };

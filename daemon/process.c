@@ -1,0 +1,20 @@
+#include "daemon/process.h"
+
+#include <malloc.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+enum { HEAP_KEEP = 8 * 1024 * 1024, MMAP_FROM = 4 * 1024 * 1024 };
+
+void process_init(void)
+{
+	const struct rlimit none = { 0, 0 };
+
+	mallopt(M_TRIM_THRESHOLD, HEAP_KEEP);
+	mallopt(M_MMAP_THRESHOLD, MMAP_FROM);
+	mallopt(M_ARENA_MAX, 1);
+	(void)setrlimit(RLIMIT_CORE, &none);
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	umask(0077);
+}

@@ -1,0 +1,454 @@
+#include "gateway/exchange.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "proto/http1.h"
+
+#define EXCHANGE_MAGIC 0x65786368
+
+/* What is needed until the request goes out, and not a byte longer: thousands of idle GET streams stay open. */
+struct exchange_request {
+	struct buf head;
+	struct buf body;
+	struct mcp_scan *scan; /* NULL for GET and DELETE */
+	struct policy_mirror mirror;
+	char *agent, *agent_auth, *trace;
+};
+
+struct exchange {
+	unsigned magic;
+	struct exchange_context *x;
+	TAILQ_ENTRY(exchange) link;
+	struct tp_stream *stream;
+	struct upstream_call *call;
+	struct exchange_request *request; /* NULL once sent */
+	struct audit_open *audit;
+	struct event *timer;
+	char call_id[37];
+	bool idempotent; /* GET */
+	bool is_post;
+	bool head_sent;
+	unsigned http_status;
+	uint64_t response_bytes;
+	uint64_t started_us, ttfb_us;
+};
+
+void exchange_context_init(struct exchange_context *x)
+{
+	*x = (struct exchange_context){ 0 };
+	TAILQ_INIT(&x->exchanges);
+}
+
+static void request_free(struct exchange *e)
+{
+	struct exchange_request *q = e->request;
+
+	if (!q)
+		return;
+	e->x->collected_bytes -= buf_len(&q->body);
+	buf_done(&q->head);
+	buf_done(&q->body);
+	mcp_scan_free(q->scan);
+	policy_mirror_done(&q->mirror);
+	free(q->agent);
+	free(q->agent_auth);
+	free(q->trace);
+	free(q);
+	e->request = NULL;
+}
+
+/* The one place where an exchange ends: writes the response record, counts, frees. */
+static void exchange_end(struct exchange *e, uint32_t reason, const char *detail)
+{
+	struct exchange_context *x = e->x;
+	const struct audit_ending ending = {
+		.reason = reason,
+		.http_status = e->http_status,
+		.response_bytes = e->response_bytes,
+		.ttfb_us = e->ttfb_us,
+	};
+
+	log_debug("call %s ended: %s%s%s", e->call_id, reason == TP_REASON_NONE ? "complete" : tp_reason_name(reason),
+		  detail ? ": " : "", detail ? detail : "");
+	audit_response(x->audit, e->audit, &ending);
+	x->counters.ended[MIN(reason, (uint32_t)ARRAY_LEN(x->counters.ended) - 1)]++;
+	x->counters.response_bytes += e->response_bytes;
+	x->open--;
+	TAILQ_REMOVE(&x->exchanges, e, link);
+	if (e->call)
+		upstream_call_cancel(e->call);
+	if (e->timer)
+		event_free(e->timer);
+	request_free(e);
+	tp_stream_release(e->stream);
+	transport_kick(x->transport);
+	e->magic = 0;
+	free(e);
+}
+
+static void exchange_fail(struct exchange *e, uint32_t reason, const char *detail)
+{
+	tp_stream_reset(e->stream, reason, detail);
+	exchange_end(e, reason, detail);
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *user)
+{
+	struct exchange *e = user;
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	exchange_fail(e, TP_REASON_DEADLINE, "--call-timeout of the gateway");
+}
+
+static int start_timer(struct exchange *e)
+{
+	const struct timeval tv = { (time_t)(e->x->call_timeout_ms / 1000),
+				    (suseconds_t)(e->x->call_timeout_ms % 1000 * 1000) };
+
+	if (!e->x->call_timeout_ms)
+		return 0;
+	e->timer = event_new(loop_base(e->x->loop), -1, 0, on_timeout, e);
+	if (!e->timer)
+		return -ENOMEM;
+	event_add(e->timer, &tv);
+	return 0;
+}
+
+/* ---- the answer ---- */
+
+/* Fields of the answer as they cross the tunnel: Content-Length only where it frames a body, so that the agent sees it. */
+static size_t response_fields(const struct http1_head *h, struct tp_field *fields, char status[4])
+{
+	size_t n = 0;
+
+	snprintf(status, 4, "%u", h->status % 1000);
+	fields[n++] = (struct tp_field){ SPAN(":status"), span_of(status) };
+	for (size_t i = 0; i < h->n_fields && n < TP_FIELDS_COUNT_MAX; i++) {
+		const struct http1_field *f = &h->fields[i];
+		bool is_length = span_iis(f->name, "Content-Length");
+
+		if (is_length ? h->body != HTTP1_BODY_LENGTH : http1_is_hop_by_hop(h, f->name))
+			continue;
+		fields[n++] = (struct tp_field){ f->name, f->value };
+	}
+	return n;
+}
+
+static void on_upstream_head(void *user, const struct http1_head *h)
+{
+	struct exchange *e = user;
+	struct tp_field fields[TP_FIELDS_COUNT_MAX];
+	char status[4];
+	size_t n;
+	int r;
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	e->http_status = h->status;
+	e->ttfb_us = loop_now_us(e->x->loop) - e->started_us;
+	n = response_fields(h, fields, status);
+	r = tp_stream_head(e->stream, fields, n, false);
+	if (r < 0) {
+		exchange_fail(e, r == -E2BIG ? TP_REASON_UPSTREAM_PROTOCOL : TP_REASON_INTERNAL,
+			      r == -E2BIG ? "response head larger than the tunnel carries" : "out of memory");
+		return;
+	}
+	e->head_sent = true;
+	transport_kick(e->x->transport);
+}
+
+static void on_upstream_data(void *user, const uint8_t *p, size_t len)
+{
+	struct exchange *e = user;
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	e->response_bytes += len;
+	if (e->x->max_response_bytes && e->response_bytes > e->x->max_response_bytes) {
+		exchange_fail(e, TP_REASON_UPSTREAM_TOO_LARGE, "--max-response-bytes of the gateway");
+		return;
+	}
+	if (tp_stream_send(e->stream, p, len, false) < 0) {
+		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+		return;
+	}
+	if (!tp_stream_wants_data(e->stream))
+		upstream_call_pause(e->call, true);
+	transport_kick(e->x->transport);
+}
+
+static void on_upstream_end(void *user)
+{
+	struct exchange *e = user;
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	e->call = NULL;
+	if (tp_stream_send(e->stream, NULL, 0, true) < 0)
+		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+	else
+		exchange_end(e, TP_REASON_NONE, NULL);
+}
+
+static void on_upstream_fail(void *user, uint32_t reason, const char *detail)
+{
+	struct exchange *e = user;
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	e->call = NULL;
+	exchange_fail(e, reason, detail);
+}
+
+static const struct upstream_ops upstream_callbacks = {
+	.on_head = on_upstream_head,
+	.on_data = on_upstream_data,
+	.on_end = on_upstream_end,
+	.on_fail = on_upstream_fail,
+};
+
+/* ---- the request ---- */
+
+static int write_field(struct buf *out, const char *name, struct span value)
+{
+	return value.len ? http1_write_field(out, span_of(name), value) : 0;
+}
+
+/* The request as the MCP server will see it, up to its framing, which needs the length of the body. */
+static int write_head(struct exchange *e, const struct tp_event *ev)
+{
+	struct exchange_context *x = e->x;
+	struct buf *out = &e->request->head;
+	struct span query = tp_field_get(ev->fields, ev->n_fields, ":query");
+	char target[2048 + 1];
+	int r;
+
+	snprintf(target, sizeof(target), "%s%s%.*s", x->target, query.p ? (strchr(x->target, '?') ? "&" : "?") : "",
+		 (int)MIN(query.len, (size_t)1024), query.p ? query.p : "");
+	r = http1_write_request(out, tp_field_get(ev->fields, ev->n_fields, ":method"), span_of(target));
+	if (r == 0)
+		r = http1_write_field(out, SPAN("Host"), span_of(x->authority));
+	for (size_t i = 0; i < ev->n_fields && r == 0; i++)
+		if (ev->fields[i].name.p[0] != ':' && policy_field_passes(ev->fields[i].name))
+			r = http1_write_field(out, ev->fields[i].name, ev->fields[i].value);
+	if (r == 0)
+		r = write_field(out, "Mcp-Tunnel-Agent", tp_field_get(ev->fields, ev->n_fields, ":agent"));
+	if (r == 0)
+		r = write_field(out, "Mcp-Tunnel-Call", span_of(e->call_id));
+	return r;
+}
+
+static int finish_head(struct exchange *e)
+{
+	struct exchange_request *q = e->request;
+	char length[24];
+	int r = 0;
+
+	if (e->is_post || buf_len(&q->body)) {
+		snprintf(length, sizeof(length), "%zu", buf_len(&q->body));
+		r = http1_write_field(&q->head, SPAN("Content-Length"), span_of(length));
+	}
+	return r < 0 ? r : http1_write_end(&q->head);
+}
+
+static int request_new(struct exchange *e, const struct tp_event *ev)
+{
+	struct exchange_request *q = calloc(1, sizeof(*q));
+	int r;
+
+	if (!q)
+		return -ENOMEM;
+	e->request = q;
+	buf_init(&q->head, 2 * HTTP1_HEAD_BYTES_MAX);
+	buf_init(&q->body, e->x->max_request_bytes);
+	q->agent = span_dup(tp_field_get(ev->fields, ev->n_fields, ":agent"));
+	q->agent_auth = span_dup(tp_field_get(ev->fields, ev->n_fields, ":agent-auth"));
+	for (size_t i = 0; i < ev->n_fields && !q->trace; i++)
+		if (span_iis(ev->fields[i].name, "traceparent"))
+			q->trace = span_dup(ev->fields[i].value);
+	if (!q->agent || !q->agent_auth)
+		return -ENOMEM;
+	if (e->is_post) {
+		r = mcp_scan_new(&q->scan);
+		if (r < 0)
+			return r;
+	}
+	r = policy_mirror_init(&q->mirror, ev->fields, ev->n_fields);
+	return r < 0 ? r : write_head(e, ev);
+}
+
+static struct audit_call audit_facts(const struct exchange *e, const struct mcp_view *view)
+{
+	const struct exchange_request *q = e->request;
+	struct audit_call call = {
+		.call_id = span_of(e->call_id),
+		.agent = span_of(q->agent),
+		.agent_auth = span_of(q->agent_auth),
+		.trace = span_of(q->trace),
+		.upstream = e->x->upstream_name,
+		.view = view,
+		.request_bytes = buf_len(&q->body),
+	};
+
+	if (view && view->has_arguments)
+		call.arguments = span_make(buf_bytes(&q->body) + view->arguments_at, (size_t)view->arguments_len);
+	return call;
+}
+
+/* Judges the complete message and writes it down. TP_REASON_NONE: it may go out. */
+static uint32_t judge_message(struct exchange *e, char detail[POLICY_DETAIL_MAX])
+{
+	struct exchange_request *q = e->request;
+	struct mcp_view view;
+	struct audit_call call;
+	uint32_t reason;
+
+	if (!q->scan)
+		return TP_REASON_NONE;
+	mcp_scan_finish(q->scan, &view);
+	call = audit_facts(e, view.kind == MCP_BATCH ? NULL : &view);
+	if (mcp_scan_bad(q->scan)) {
+		snprintf(detail, POLICY_DETAIL_MAX, "the body is not a JSON-RPC message: %s", mcp_scan_bad(q->scan));
+		reason = TP_REASON_BAD_REQUEST;
+	} else if (view.kind == MCP_NOT_JSONRPC) {
+		/* A lenient server might still take it for a call, and no record could say which. */
+		snprintf(detail, POLICY_DETAIL_MAX, "the body is not a JSON-RPC 2.0 message");
+		reason = TP_REASON_BAD_REQUEST;
+	} else {
+		reason = policy_check_message(&q->mirror, &view, detail);
+	}
+	if (reason != TP_REASON_NONE) {
+		audit_denied(e->x->audit, &call, reason, detail);
+		return reason;
+	}
+	if (view.kind == MCP_RESPONSE)
+		return TP_REASON_NONE;
+	if (audit_request(e->x->audit, &call, &e->audit) < 0) {
+		snprintf(detail, POLICY_DETAIL_MAX, "see the gateway's log");
+		return TP_REASON_AUDIT_UNAVAILABLE;
+	}
+	return TP_REASON_NONE;
+}
+
+static void send_upstream(struct exchange *e)
+{
+	char detail[POLICY_DETAIL_MAX] = "";
+	uint32_t reason = judge_message(e, detail);
+	struct exchange_request *q = e->request;
+
+	if (reason != TP_REASON_NONE) {
+		exchange_fail(e, reason, detail);
+		return;
+	}
+	e->x->counters.request_bytes += buf_len(&q->body);
+	e->x->collected_bytes -= buf_len(&q->body);
+	if (finish_head(e) < 0 || upstream_call_start(e->x->upstream, &q->head, &q->body, e->idempotent, &upstream_callbacks,
+						      e, &e->call) < 0) {
+		e->x->collected_bytes += buf_len(&q->body);
+		exchange_fail(e, TP_REASON_REFUSED, "out of memory");
+		return;
+	}
+	request_free(e);
+}
+
+static void on_stream_data(struct exchange *e, const struct tp_event *ev)
+{
+	struct exchange_request *q = e->request;
+	struct exchange_context *x = e->x;
+
+	if (buf_len(&q->body) + ev->len > x->max_request_bytes) {
+		exchange_fail(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
+		return;
+	}
+	if (x->collected_bytes + ev->len > x->max_collected_bytes) {
+		exchange_fail(e, TP_REASON_REFUSED, "too many request bytes at once at the gateway");
+		return;
+	}
+	if (buf_add(&q->body, ev->data, ev->len) < 0 || (q->scan && mcp_scan_feed(q->scan, ev->data, ev->len) < 0)) {
+		exchange_fail(e, TP_REASON_REFUSED, "out of memory");
+		return;
+	}
+	x->collected_bytes += ev->len;
+	tp_stream_consumed(e->stream, ev->len, loop_now_us(x->loop));
+	if (ev->end)
+		send_upstream(e);
+	transport_kick(x->transport);
+}
+
+static int exchange_new(struct exchange_context *x, const struct tp_event *ev, struct exchange **ret)
+{
+	struct exchange *e = calloc(1, sizeof(*e));
+	struct span id = tp_field_get(ev->fields, ev->n_fields, ":call");
+	struct span method = tp_field_get(ev->fields, ev->n_fields, ":method");
+
+	if (!e)
+		return -ENOMEM;
+	e->magic = EXCHANGE_MAGIC;
+	e->x = x;
+	e->stream = ev->stream;
+	e->idempotent = span_is(method, "GET");
+	e->is_post = span_is(method, "POST");
+	e->started_us = loop_now_us(x->loop);
+	snprintf(e->call_id, sizeof(e->call_id), "%.*s", SPAN_FMT(id));
+	tp_stream_set_user(ev->stream, e);
+	TAILQ_INSERT_TAIL(&x->exchanges, e, link);
+	x->open++;
+	x->counters.started++;
+	*ret = e;
+	return 0;
+}
+
+void exchange_open(struct exchange_context *x, const struct tp_event *ev)
+{
+	char detail[POLICY_DETAIL_MAX];
+	struct exchange *e;
+	uint32_t reason;
+
+	if (exchange_new(x, ev, &e) < 0) {
+		tp_stream_reset(ev->stream, TP_REASON_REFUSED, "out of memory");
+		tp_stream_release(ev->stream);
+		transport_kick(x->transport);
+		return;
+	}
+	reason = policy_check_head(&x->policy, ev->fields, ev->n_fields, detail);
+	if (reason != TP_REASON_NONE) {
+		exchange_fail(e, reason, detail);
+		return;
+	}
+	if (request_new(e, ev) < 0 || start_timer(e) < 0) {
+		exchange_fail(e, TP_REASON_REFUSED, "out of memory, or a head larger than HTTP/1.1 carries");
+		return;
+	}
+	if (ev->end)
+		send_upstream(e);
+}
+
+void exchange_event(struct exchange_context *x, const struct tp_event *ev)
+{
+	struct exchange *e = tp_stream_user(ev->stream);
+	char detail[TP_DETAIL_MAX];
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	switch (ev->type) {
+	case TP_EV_DATA:
+		on_stream_data(e, ev);
+		break;
+	case TP_EV_WRITABLE:
+		if (e->call)
+			upstream_call_pause(e->call, false);
+		break;
+	case TP_EV_RESET:
+		snprintf(detail, sizeof(detail), "%.*s", SPAN_FMT(ev->detail));
+		exchange_end(e, ev->reason, detail);
+		break;
+	default:
+		break;
+	}
+}
+
+void exchange_end_all(struct exchange_context *x, uint32_t reason, const char *detail)
+{
+	struct exchange *e;
+
+	while ((e = TAILQ_FIRST(&x->exchanges)))
+		exchange_fail(e, reason, detail);
+}

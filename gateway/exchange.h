@@ -1,0 +1,51 @@
+/* One stream of the session and one request to the MCP server: collects and judges the request, writes it down, sends it,
+ * and carries the answer back as it comes.
+ *
+ * States: COLLECT (the body is not complete) -> UPSTREAM (sent, the answer flows) -> gone. An exchange frees itself when its
+ * stream is over; the session never outlives the streams it tells about.
+ */
+#pragma once
+
+#include "daemon/audit.h"
+#include "daemon/transport.h"
+#include "gateway/policy.h"
+#include "gateway/upstream.h"
+
+struct exchange;
+
+struct exchange_counters {
+	uint64_t started;
+	uint64_t ended[64]; /* by reason; [TP_REASON_NONE]: complete */
+	uint64_t request_bytes, response_bytes;
+};
+
+/* What all exchanges of a gateway share. Owned by gateway/gateway.c. */
+struct exchange_context {
+	struct loop *loop;
+	struct transport *transport;
+	struct upstream *upstream;
+	struct audit *audit;
+	struct policy_config policy;
+	const char *authority;     /* Host of the upstream request */
+	const char *target;        /* path, and query of the configuration */
+	const char *upstream_name; /* for records */
+	uint64_t max_request_bytes;
+	uint64_t max_collected_bytes; /* request bodies of all exchanges together */
+	uint64_t max_response_bytes;  /* 0: no limit */
+	uint64_t call_timeout_ms;     /* 0: none */
+	/* running */
+	uint64_t collected_bytes;
+	size_t open;
+	TAILQ_HEAD(exchange_list, exchange) exchanges;
+	struct exchange_counters counters;
+};
+
+void exchange_context_init(struct exchange_context *x);
+
+/* For TP_EV_OPEN. The exchange answers or resets the stream, whatever happens. */
+void exchange_open(struct exchange_context *x, const struct tp_event *ev);
+/* For TP_EV_DATA, RESET and WRITABLE of a stream that exchange_open() has seen. */
+void exchange_event(struct exchange_context *x, const struct tp_event *ev);
+
+/* Ends all that are open, at drain time's end. */
+void exchange_end_all(struct exchange_context *x, uint32_t reason, const char *detail);

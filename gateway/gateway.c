@@ -1,0 +1,389 @@
+#include "gateway/gateway.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/digest.h"
+#include "daemon/health.h"
+#include "daemon/notify.h"
+#include "gateway/exchange.h"
+#include "gateway/session.h"
+#include "gateway/status.h"
+
+#define GATEWAY_MAGIC 0x67617465
+
+enum {
+	UPSTREAM_CONNECT_TIMEOUT_MS = 5 * 1000,
+	/* Below the five seconds after which Node and uvicorn close idle connections. */
+	UPSTREAM_IDLE_MS = 3 * 1000,
+	UPSTREAM_MAX_IDLE = 128,
+	UPSTREAM_PROBE_MS = 10 * 1000,
+	COLLECTED_MIN = 64 * 1024 * 1024,
+	DRAIN_POLL_MS = 20,
+};
+
+struct gateway {
+	unsigned magic;
+	const struct gateway_config *cfg;
+	struct loop *loop;
+	struct tls_context *tls;
+	struct token *token;
+	struct upstream *upstream;
+	struct audit *audit;
+	struct session *session;
+	struct health *health;
+	struct exchange_context exchanges;
+	char upstream_name[URL_TEXT_MAX];
+	struct event *signals[3];
+	struct event *probe, *drain, *watchdog;
+	uint64_t stop_by_ms; /* 0: not stopping */
+	char status_line[256];
+};
+
+/* ---- status ---- */
+
+static void fill_status(const struct gateway *g, struct gateway_status *st)
+{
+	const char *audit_detail = "";
+
+	*st = (struct gateway_status){
+		.now_ms = loop_now_ms(g->loop),
+		.session = session_status(g->session),
+		.upstream = upstream_health(g->upstream),
+		.upstream_name = g->upstream_name,
+		.exchanges = &g->exchanges,
+		.stopping = g->stop_by_ms != 0,
+		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
+		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
+	};
+	st->audit_ok = audit_healthy(g->audit, &audit_detail);
+	st->audit_detail = audit_detail;
+}
+
+static bool on_ready(void *user, struct buf *json_out)
+{
+	struct gateway *g = user;
+	struct gateway_status st;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	fill_status(g, &st);
+	return status_ready_json(&st, json_out);
+}
+
+static int on_metrics(void *user, struct buf *out)
+{
+	struct gateway *g = user;
+	struct gateway_status st;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	fill_status(g, &st);
+	return status_metrics(&st, out);
+}
+
+static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics };
+
+static void tell_systemd(struct gateway *g)
+{
+	struct gateway_status st;
+	char line[256];
+
+	fill_status(g, &st);
+	status_line(&st, line, sizeof(line));
+	if (strcmp(line, g->status_line) == 0)
+		return;
+	snprintf(g->status_line, sizeof(g->status_line), "%s", line);
+	notify_status("%s", line);
+}
+
+/* ---- session ---- */
+
+static void on_stream(void *user, struct tp_event *ev)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	if (ev->type == TP_EV_OPEN)
+		exchange_open(&g->exchanges, ev);
+	else
+		exchange_event(&g->exchanges, ev);
+}
+
+static void on_state(void *user, enum session_state state)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	if (state == SESSION_ATTACHED) {
+		audit_set_session(g->audit, session_status(g->session)->session_id, session_peer(g->session));
+	}
+	tell_systemd(g);
+}
+
+static const struct session_ops session_callbacks = { .on_stream = on_stream, .on_state = on_state };
+
+/* ---- stopping ---- */
+
+static void stop_now(struct gateway *g)
+{
+	if (g->exchanges.open)
+		log_warning("drain time is over: ending %zu calls", g->exchanges.open);
+	exchange_end_all(&g->exchanges, TP_REASON_GATEWAY_STOPPED, "--drain-timeout of the gateway");
+	session_stop(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
+	log_notice("stopped");
+	loop_stop(g->loop);
+}
+
+/* The last answers are out, and the relay has acknowledged them or cannot. */
+static bool drained(const struct gateway *g)
+{
+	return g->exchanges.open == 0 &&
+	       (session_status(g->session)->state != SESSION_ATTACHED ||
+		!tp_conn_wants_write(transport_conn(session_transport(g->session))));
+}
+
+static void on_drain(evutil_socket_t fd, short what, void *user)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	if (drained(g) || loop_now_ms(g->loop) >= g->stop_by_ms)
+		stop_now(g);
+}
+
+static void on_stop_signal(evutil_socket_t sig, short what, void *user)
+{
+	const struct timeval tv = { 0, DRAIN_POLL_MS * 1000 };
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	if (g->stop_by_ms) {
+		log_notice("second signal: not waiting for open calls");
+		g->stop_by_ms = loop_now_ms(g->loop);
+		return;
+	}
+	g->stop_by_ms = loop_now_ms(g->loop) + g->cfg->drain_timeout_ms;
+	notify_stopping("Stopping");
+	log_notice("stopping: %zu calls open, drain time %.0f s", g->exchanges.open, (double)g->cfg->drain_timeout_ms / 1000);
+	session_drain(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
+	event_add(g->drain, &tv);
+	tell_systemd(g);
+}
+
+static void on_reload_signal(evutil_socket_t sig, short what, void *user)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	audit_reopen(g->audit);
+	session_poke(g->session);
+	log_info("SIGHUP: the audit file is open anew; the token file is read again at the next connection");
+}
+
+static void on_probe(evutil_socket_t fd, short what, void *user)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	upstream_probe(g->upstream);
+	tell_systemd(g);
+}
+
+static void on_watchdog(evutil_socket_t fd, short what, void *user)
+{
+	notify_watchdog_ping();
+}
+
+/* ---- life ---- */
+
+static int add_timer(struct gateway *g, event_callback_fn fn, uint64_t ms, struct event **ret)
+{
+	const struct timeval tv = { (time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000) };
+
+	*ret = event_new(loop_base(g->loop), -1, EV_PERSIST, fn, g);
+	if (!*ret)
+		return -ENOMEM;
+	return ms ? event_add(*ret, &tv) : 0;
+}
+
+static int add_signal(struct gateway *g, size_t slot, int sig, event_callback_fn fn)
+{
+	g->signals[slot] = evsignal_new(loop_base(g->loop), sig, fn, g);
+	return g->signals[slot] && event_add(g->signals[slot], NULL) == 0 ? 0 : -ENOMEM;
+}
+
+static int start_events(struct gateway *g)
+{
+	uint64_t watchdog_us = notify_watchdog_us();
+	int r;
+
+	r = add_signal(g, 0, SIGTERM, on_stop_signal);
+	if (r == 0)
+		r = add_signal(g, 1, SIGINT, on_stop_signal);
+	if (r == 0)
+		r = add_signal(g, 2, SIGHUP, on_reload_signal);
+	if (r == 0)
+		r = add_timer(g, on_probe, UPSTREAM_PROBE_MS, &g->probe);
+	if (r == 0)
+		r = add_timer(g, on_drain, 0, &g->drain);
+	if (r == 0 && watchdog_us)
+		r = add_timer(g, on_watchdog, watchdog_us / 2000, &g->watchdog);
+	return r;
+}
+
+static int make_tls(struct gateway *g, char *err, size_t err_size)
+{
+	const struct tls_client_options opt = { .ca_file = g->cfg->ca_file, .allow_tls12 = g->cfg->allow_tls12 };
+
+	for (size_t i = 0; i < g->cfg->n_relays; i++)
+		if (url_is_tls(&g->cfg->relays[i]))
+			return tls_client_new(&opt, err, err_size, &g->tls);
+	return 0;
+}
+
+static int make_upstream(struct gateway *g)
+{
+	const struct url *u = &g->cfg->mcp_server;
+	const struct upstream_config cfg = {
+		.host = url_is_unix(u) ? NULL : u->host,
+		.port = u->port,
+		.unix_path = url_is_unix(u) ? u->socket : NULL,
+		.connect_timeout_ms = UPSTREAM_CONNECT_TIMEOUT_MS,
+		.idle_ms = UPSTREAM_IDLE_MS,
+		.max_idle = UPSTREAM_MAX_IDLE,
+	};
+
+	url_print(u, g->upstream_name, sizeof(g->upstream_name));
+	return upstream_new(g->loop, &cfg, &g->upstream);
+}
+
+static int make_audit(struct gateway *g, char *err, size_t err_size)
+{
+	static const enum audit_sink sinks[] = {
+		[GATEWAY_AUDIT_NONE] = AUDIT_NONE,
+		[GATEWAY_AUDIT_JOURNALD] = AUDIT_JOURNALD,
+		[GATEWAY_AUDIT_FILE] = AUDIT_FILE,
+	};
+	const struct audit_config cfg = {
+		.sink = sinks[g->cfg->audit_kind],
+		.path = g->cfg->audit_path,
+		.identifier = "mcp-tunnel-gateway",
+		.hash_secret = span_of(g->token->text),
+		.tunnel_id = g->token->tunnel_id,
+	};
+
+	return audit_new(g->loop, &cfg, err, err_size, &g->audit);
+}
+
+static int make_session(struct gateway *g)
+{
+	struct session_config cfg = {
+		.relays = g->cfg->relays,
+		.n_relays = g->cfg->n_relays,
+		.tls = g->tls,
+		.token_file = g->cfg->token_file,
+	};
+
+	tp_config_init(&cfg.tp, TP_GATEWAY, random_bytes);
+	cfg.tp.keepalive_ms = g->cfg->keepalive_ms;
+	cfg.tp.max_streams = g->cfg->max_streams;
+	cfg.tp.version = "mcp-tunnel-gateway/" MCP_TUNNEL_VERSION;
+	cfg.tp.region = g->cfg->region;
+	return session_new(g->loop, &cfg, &session_callbacks, g, &g->session);
+}
+
+static void make_exchanges(struct gateway *g)
+{
+	const struct gateway_config *cfg = g->cfg;
+
+	g->exchanges.loop = g->loop;
+	g->exchanges.transport = session_transport(g->session);
+	g->exchanges.upstream = g->upstream;
+	g->exchanges.audit = g->audit;
+	g->exchanges.policy.allow_query = cfg->allow_query;
+	g->exchanges.authority = cfg->mcp_server.authority;
+	g->exchanges.target = cfg->mcp_server.target;
+	g->exchanges.upstream_name = g->upstream_name;
+	g->exchanges.max_request_bytes = cfg->max_request_bytes;
+	g->exchanges.max_collected_bytes = MAX((uint64_t)COLLECTED_MIN, 4 * cfg->max_request_bytes);
+	g->exchanges.max_response_bytes = cfg->max_response_bytes;
+	g->exchanges.call_timeout_ms = cfg->call_timeout_ms;
+}
+
+/* Configuration first, so that its errors are told before anything is touched. */
+static int build(struct gateway *g, char *err, size_t err_size)
+{
+	int r;
+
+	r = token_load(g->cfg->token_file, err, err_size, &g->token);
+	if (r < 0)
+		return -EINVAL;
+	r = make_tls(g, err, err_size);
+	if (r < 0)
+		return r;
+	snprintf(err, err_size, "out of memory");
+	r = loop_new(&g->loop);
+	if (r == 0)
+		r = make_upstream(g);
+	if (r == 0)
+		r = make_audit(g, err, err_size);
+	if (r == 0)
+		r = make_session(g);
+	if (r < 0)
+		return r;
+	make_exchanges(g);
+	r = start_events(g);
+	if (r == 0 && g->cfg->health_addr)
+		r = health_start(loop_base(g->loop), g->cfg->health_addr, &health_callbacks, g, err, err_size, &g->health);
+	return r;
+}
+
+int gateway_new(const struct gateway_config *cfg, char *err, size_t err_size, struct gateway **ret)
+{
+	struct gateway *g = calloc(1, sizeof(*g));
+	int r;
+
+	if (!g)
+		return -ENOMEM;
+	g->magic = GATEWAY_MAGIC;
+	g->cfg = cfg;
+	exchange_context_init(&g->exchanges);
+	r = build(g, err, err_size);
+	if (r < 0) {
+		gateway_free(g);
+		return r;
+	}
+	*ret = g;
+	return 0;
+}
+
+struct gateway *gateway_free(struct gateway *g)
+{
+	struct event **events[] = { &g->signals[0], &g->signals[1], &g->signals[2], &g->probe, &g->drain, &g->watchdog };
+
+	health_stop(g->health);
+	for (size_t i = 0; i < ARRAY_LEN(events); i++)
+		if (*events[i])
+			event_free(*events[i]);
+	session_free(g->session);
+	audit_free(g->audit);
+	upstream_free(g->upstream);
+	loop_free(g->loop);
+	tls_free(g->tls);
+	token_free(g->token);
+	g->magic = 0;
+	free(g);
+	return NULL;
+}
+
+int gateway_run(struct gateway *g)
+{
+	log_notice("mcp-tunnel-gateway " MCP_TUNNEL_VERSION ": tunnel %s, MCP server %s", g->token->tunnel_id,
+		   g->upstream_name);
+	/* Started is not attached: a boot without network is no failed start. /readyz and STATUS say when calls get through. */
+	notify_ready("Starting");
+	session_start(g->session);
+	upstream_probe(g->upstream);
+	return loop_run(g->loop);
+}

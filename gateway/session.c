@@ -1,0 +1,503 @@
+#include "gateway/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/encode.h"
+#include "base/log.h"
+#include "daemon/dial.h"
+#include "daemon/digest.h"
+#include "daemon/upgrade.h"
+#include "gateway/backoff.h"
+
+#define SESSION_MAGIC 0x73657373
+
+enum {
+	DIAL_TIMEOUT_MS = 15 * 1000,
+	TLS_TIMEOUT_MS = 10 * 1000,
+	UPGRADE_TIMEOUT_MS = 10 * 1000,
+	TOKEN_POLL_MS = 2 * 1000,
+	NOTSENT_LOWAT = 64 * 1024,
+	UPGRADE_HEAD_MAX = 8 * 1024,
+};
+
+struct session {
+	unsigned magic;
+	struct loop *loop;
+	struct session_config cfg;
+	const struct session_ops *ops;
+	void *user;
+	struct session_status status;
+	struct backoff backoff;
+	size_t relay; /* index of the one being tried */
+	struct dial *dial;
+	struct channel *channel; /* between dial and upgrade; the transport's afterwards */
+	struct buf upgrade_out;
+	struct http1_reader upgrade_in;
+	char upgrade_key[UPGRADE_KEY_LEN + 1];
+	struct transport *transport;
+	struct event *timer;      /* next attempt, or end of the present one */
+	struct event *token_poll; /* while a refused token is the trouble */
+	struct timespec token_mtime;
+	ino_t token_inode;
+	uint64_t lost_ms; /* when the session was lost, for the line that says it is back */
+	char logged[320]; /* the last failure that has been logged */
+	bool draining;
+};
+
+static const char *const state_names[] = {
+	[SESSION_WAITING] = "waiting",	 [SESSION_DIALLING] = "dialling", [SESSION_UPGRADING] = "upgrading",
+	[SESSION_GREETING] = "greeting", [SESSION_ATTACHED] = "attached", [SESSION_STOPPED] = "stopped",
+};
+
+static const char *const failure_names[] = {
+	[SESSION_FAILURE_NONE] = "none",
+	[SESSION_RESOLVE] = "name-not-resolved",
+	[SESSION_CONNECT] = "connect-failed",
+	[SESSION_TLS] = "tls-failed",
+	[SESSION_TOKEN_REFUSED] = "token-refused",
+	[SESSION_SUBPROTOCOL] = "subprotocol-missing",
+	[SESSION_NOT_WEBSOCKET] = "not-a-control-plane",
+	[SESSION_TRY_LATER] = "relay-busy",
+	[SESSION_LOST] = "connection-lost",
+	[SESSION_PROTOCOL] = "protocol-error",
+};
+
+const char *session_state_name(enum session_state state)
+{
+	return state_names[state];
+}
+
+const char *session_failure_name(enum session_failure failure)
+{
+	return failure_names[failure];
+}
+
+static void attempt(struct session *s);
+
+static const struct url *relay_url(const struct session *s)
+{
+	return &s->cfg.relays[s->relay];
+}
+
+static void set_timer(struct session *s, uint64_t ms)
+{
+	const struct timeval tv = { (time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000) };
+
+	event_add(s->timer, &tv);
+}
+
+static void set_state(struct session *s, enum session_state state)
+{
+	bool was_attached = s->status.state == SESSION_ATTACHED;
+
+	if (s->status.state == state)
+		return;
+	log_debug("session: %s -> %s", state_names[s->status.state], state_names[state]);
+	s->status.state = state;
+	if (was_attached || state == SESSION_ATTACHED)
+		s->status.since_ms = loop_now_ms(s->loop);
+	s->ops->on_state(s->user, state);
+}
+
+/* ---- failure and the way back ---- */
+
+static void watch_token(struct session *s, bool on)
+{
+	const struct timeval tv = { TOKEN_POLL_MS / 1000, TOKEN_POLL_MS % 1000 * 1000 };
+
+	if (on)
+		event_add(s->token_poll, &tv);
+	else
+		event_del(s->token_poll);
+}
+
+/* One line when the trouble begins or changes, none for each attempt. */
+static void log_failure(struct session *s, uint64_t wait_ms)
+{
+	char line[320];
+
+	snprintf(line, sizeof(line), "%s: %s", failure_names[s->status.failure], s->status.detail);
+	if (strcmp(line, s->logged) == 0) {
+		log_debug("session: %s; next attempt in %.1f s", line, (double)wait_ms / 1000);
+		return;
+	}
+	snprintf(s->logged, sizeof(s->logged), "%s", line);
+	log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", failure_names[s->status.failure] }, { "MCP_PEER", relay_url(s)->authority }),
+		   "not connected to %s: %s (%s); trying again%s", relay_url(s)->authority, s->status.detail,
+		   failure_names[s->status.failure],
+		   s->status.failure == SESSION_TOKEN_REFUSED ? " rarely, and at once when the token file changes" : " until it works");
+}
+
+static void close_attempt(struct session *s)
+{
+	dial_cancel(s->dial);
+	s->dial = NULL;
+	if (s->channel)
+		channel_abort(s->channel, false);
+	s->channel = NULL;
+	http1_reader_done(&s->upgrade_in);
+	/* The request holds the token. */
+	if (s->upgrade_out.data)
+		secret_wipe(s->upgrade_out.data, s->upgrade_out.cap);
+	buf_clear(&s->upgrade_out);
+}
+
+static void fail(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s)
+{
+	uint32_t chance = 0;
+	uint64_t wait;
+
+	close_attempt(s);
+	(void)random_bytes(&chance, sizeof(chance));
+	s->status.failure = failure;
+	snprintf(s->status.detail, sizeof(s->status.detail), "%s", detail);
+	s->status.attempts++;
+	wait = backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
+	log_failure(s, wait);
+	watch_token(s, failure == SESSION_TOKEN_REFUSED);
+	s->relay = (s->relay + 1) % s->cfg.n_relays;
+	set_timer(s, wait);
+	set_state(s, SESSION_WAITING);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *user)
+{
+	struct session *s = user;
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	if (s->status.state == SESSION_WAITING)
+		attempt(s);
+	else if (s->status.state == SESSION_UPGRADING)
+		fail(s, SESSION_NOT_WEBSOCKET, "no answer to the upgrade request within 10 s", 0);
+}
+
+static bool token_file_changed(struct session *s)
+{
+	struct stat st;
+
+	if (stat(s->cfg.token_file, &st) < 0)
+		return false;
+	return st.st_ino != s->token_inode || st.st_mtim.tv_sec != s->token_mtime.tv_sec ||
+	       st.st_mtim.tv_nsec != s->token_mtime.tv_nsec;
+}
+
+static void on_token_poll(evutil_socket_t fd, short what, void *user)
+{
+	struct session *s = user;
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	if (token_file_changed(s))
+		session_poke(s);
+}
+
+void session_poke(struct session *s)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	if (s->status.state != SESSION_WAITING || s->status.failure != SESSION_TOKEN_REFUSED)
+		return;
+	log_info("the token file has changed: trying again now");
+	backoff_reset(&s->backoff);
+	event_del(s->timer);
+	attempt(s);
+}
+
+/* ---- upgrade ---- */
+
+static void on_upgrade_answer(struct session *s, const struct http1_head *h, uint8_t *rest, size_t len)
+{
+	static const enum session_failure failures[] = {
+		[UPGRADE_REFUSED_TOKEN] = SESSION_TOKEN_REFUSED,
+		[UPGRADE_TRY_LATER] = SESSION_TRY_LATER,
+		[UPGRADE_NO_SUBPROTOCOL] = SESSION_SUBPROTOCOL,
+		[UPGRADE_NOT_WEBSOCKET] = SESSION_NOT_WEBSOCKET,
+	};
+	char detail[256];
+	unsigned retry_after_s = 0;
+	enum upgrade_result result = upgrade_check_response(h, s->upgrade_key, detail, sizeof(detail), &retry_after_s);
+	struct channel *c = s->channel;
+
+	if (result != UPGRADE_OK) {
+		fail(s, failures[result], detail, retry_after_s);
+		return;
+	}
+	event_del(s->timer);
+	s->channel = NULL;
+	close_attempt(s);
+	set_state(s, SESSION_GREETING);
+	if (transport_attach(s->transport, c, rest, len) < 0)
+		fail(s, SESSION_LOST, "out of memory", 0);
+}
+
+static void on_channel_open(void *user)
+{
+	struct session *s = user;
+	struct upgrade_request u;
+	_cleanup_(token_freep) struct token *token = NULL;
+	struct stat st;
+	char err[512];
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	if (token_load(s->cfg.token_file, err, sizeof(err), &token) < 0) {
+		fail(s, SESSION_TOKEN_REFUSED, err, 0);
+		return;
+	}
+	if (stat(s->cfg.token_file, &st) == 0) {
+		s->token_mtime = st.st_mtim;
+		s->token_inode = st.st_ino;
+	}
+	u = (struct upgrade_request){ relay_url(s)->authority, relay_url(s)->target, token->text, token->tunnel_id };
+	if (upgrade_write_request(&s->upgrade_out, &u, s->upgrade_key) < 0) {
+		fail(s, SESSION_LOST, "out of memory or entropy", 0);
+		return;
+	}
+	http1_reader_init(&s->upgrade_in, HTTP1_RESPONSE);
+	set_timer(s, UPGRADE_TIMEOUT_MS);
+	set_state(s, SESSION_UPGRADING);
+	channel_want_write(s->channel);
+}
+
+static void on_channel_data(void *user, uint8_t *data, size_t len)
+{
+	struct session *s = user;
+	struct http1_event ev;
+	size_t used;
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	if (http1_read(&s->upgrade_in, data, len, &used, &ev) < 0)
+		fail(s, SESSION_LOST, "out of memory", 0);
+	else if (ev.type == HTTP1_HEAD)
+		on_upgrade_answer(s, &s->upgrade_in.head, data + used, len - used);
+	else if (ev.type == HTTP1_BAD)
+		fail(s, SESSION_NOT_WEBSOCKET, "the control plane's answer is not HTTP", 0);
+}
+
+static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
+{
+	struct session *s = user;
+	size_t n = MIN(room, buf_len(&s->upgrade_out));
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	if (n)
+		memcpy(dst, buf_bytes(&s->upgrade_out), n);
+	buf_drop(&s->upgrade_out, n);
+	return n;
+}
+
+static void on_channel_closed(void *user, enum channel_end end, int error, const char *detail)
+{
+	struct session *s = user;
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	s->channel = NULL;
+	if (end == CHANNEL_TLS)
+		fail(s, SESSION_TLS, detail, 0);
+	else if (end == CHANNEL_CONNECT || end == CHANNEL_TIMEOUT)
+		fail(s, SESSION_CONNECT, detail, 0);
+	else if (s->status.state == SESSION_UPGRADING)
+		fail(s, SESSION_NOT_WEBSOCKET, "the control plane closed the connection instead of upgrading it", 0);
+	else
+		fail(s, SESSION_TLS, detail, 0);
+}
+
+static const struct channel_ops channel_callbacks = {
+	.on_open = on_channel_open,
+	.on_data = on_channel_data,
+	.on_pull = on_channel_pull,
+	.on_closed = on_channel_closed,
+};
+
+static void on_dialled(void *user, int take_fd, enum dial_error err, int error, const char *detail)
+{
+	struct session *s = user;
+	const struct channel_options opt = {
+		.tls = url_is_tls(relay_url(s)) ? s->cfg.tls : NULL,
+		.server_name = relay_url(s)->host,
+		.open_timeout_ms = TLS_TIMEOUT_MS,
+		.notsent_lowat = NOTSENT_LOWAT,
+	};
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	s->dial = NULL;
+	if (err != DIAL_OK)
+		fail(s, err == DIAL_RESOLVE ? SESSION_RESOLVE : SESSION_CONNECT, detail, 0);
+	else if (channel_new(s->loop, take_fd, &opt, &channel_callbacks, s, &s->channel) < 0)
+		fail(s, SESSION_CONNECT, "out of memory", 0);
+}
+
+static void attempt(struct session *s)
+{
+	const struct dial_target target = {
+		.host = relay_url(s)->host,
+		.port = relay_url(s)->port,
+		.timeout_ms = DIAL_TIMEOUT_MS,
+	};
+
+	watch_token(s, false);
+	set_state(s, SESSION_DIALLING);
+	if (dial_start(s->loop, &target, on_dialled, s, &s->dial) < 0)
+		fail(s, SESSION_CONNECT, "out of memory", 0);
+}
+
+/* ---- attached ---- */
+
+static void on_attached(struct session *s, const struct tp_event *ev)
+{
+	uint64_t now = loop_now_ms(s->loop);
+
+	hex_encode(ev->session, sizeof(ev->session), s->status.session_id);
+	s->status.failure = SESSION_FAILURE_NONE;
+	s->status.detail[0] = '\0';
+	s->status.attached_total++;
+	s->status.resumed_total += ev->resumed;
+	backoff_attached(&s->backoff, now);
+	if (s->lost_ms)
+		log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_SESSION", s->status.session_id }),
+			   "connected to %s again after %.1f s: session %s, %llu frames sent again, %zu calls open",
+			   relay_url(s)->authority, (double)(now - s->lost_ms) / 1000, ev->resumed ? "resumed" : "new",
+			   (unsigned long long)ev->replayed_frames, tp_conn_streams(transport_conn(s->transport)));
+	else
+		log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_SESSION", s->status.session_id }),
+			   "connected to %s, session %.8s", relay_url(s)->authority, s->status.session_id);
+	s->lost_ms = 0;
+	s->logged[0] = '\0';
+	s->status.attempts = 0;
+	set_state(s, SESSION_ATTACHED);
+	if (s->draining)
+		session_drain(s, TP_REASON_GATEWAY_STOPPED, NULL);
+}
+
+static void on_transport_event(void *user, struct tp_event *ev)
+{
+	struct session *s = user;
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	switch (ev->type) {
+	case TP_EV_ATTACHED:
+		on_attached(s, ev);
+		break;
+	case TP_EV_GOAWAY:
+		log_notice("the relay is going away (%s): no new calls on this session", tp_reason_name(ev->reason));
+		break;
+	case TP_EV_OPEN:
+	case TP_EV_DATA:
+	case TP_EV_RESET:
+	case TP_EV_WRITABLE:
+		s->ops->on_stream(s->user, ev);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_transport_lost(void *user, uint32_t reason, const char *detail, bool fatal)
+{
+	struct session *s = user;
+	bool greeting = s->status.state == SESSION_GREETING;
+	char text[256];
+
+	CHECK_OBJ(s, SESSION_MAGIC);
+	if (s->status.state == SESSION_STOPPED)
+		return;
+	if (!s->lost_ms && !greeting)
+		s->lost_ms = loop_now_ms(s->loop);
+	snprintf(text, sizeof(text), "%s%s%s", reason == TP_REASON_NONE ? "" : tp_reason_name(reason),
+		 reason == TP_REASON_NONE ? "" : ": ", detail);
+	fail(s, fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0);
+}
+
+static const struct transport_ops transport_callbacks = {
+	.on_event = on_transport_event,
+	.on_lost = on_transport_lost,
+};
+
+/* ---- life ---- */
+
+int session_new(struct loop *l, const struct session_config *cfg, const struct session_ops *ops, void *user,
+		struct session **ret)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	s->magic = SESSION_MAGIC;
+	s->loop = l;
+	s->cfg = *cfg;
+	s->ops = ops;
+	s->user = user;
+	buf_init(&s->upgrade_out, UPGRADE_HEAD_MAX);
+	http1_reader_init(&s->upgrade_in, HTTP1_RESPONSE);
+	r = transport_new(l, &cfg->tp, &transport_callbacks, s, &s->transport);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	s->timer = event_new(loop_base(l), -1, 0, on_timer, s);
+	s->token_poll = event_new(loop_base(l), -1, EV_PERSIST, on_token_poll, s);
+	if (!s->timer || !s->token_poll) {
+		session_free(s);
+		return -ENOMEM;
+	}
+	*ret = s;
+	return 0;
+}
+
+struct session *session_free(struct session *s)
+{
+	if (!s)
+		return NULL;
+	CHECK_OBJ(s, SESSION_MAGIC);
+	close_attempt(s);
+	if (s->timer)
+		event_free(s->timer);
+	if (s->token_poll)
+		event_free(s->token_poll);
+	transport_free(s->transport);
+	s->magic = 0;
+	free(s);
+	return NULL;
+}
+
+void session_start(struct session *s)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	attempt(s);
+}
+
+void session_drain(struct session *s, uint32_t reason, const char *detail)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	s->draining = true;
+	if (tp_conn_goaway(transport_conn(s->transport), reason, detail) < 0)
+		log_error("out of memory: the relay was not told to stop sending calls");
+	transport_kick(s->transport);
+}
+
+void session_stop(struct session *s, uint32_t reason, const char *detail)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	close_attempt(s);
+	event_del(s->timer);
+	watch_token(s, false);
+	set_state(s, SESSION_STOPPED);
+	transport_close(s->transport, reason, detail);
+}
+
+struct transport *session_transport(const struct session *s)
+{
+	return s->transport;
+}
+
+const struct session_status *session_status(const struct session *s)
+{
+	return &s->status;
+}
+
+const char *session_peer(const struct session *s)
+{
+	return transport_peer(s->transport);
+}

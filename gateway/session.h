@@ -1,0 +1,81 @@
+/* Keeps one session to a relay: dial, TLS, upgrade, hello, serve, and again. Design, section 7.
+ *
+ *   WAITING -> DIALLING -> UPGRADING -> GREETING -> ATTACHED -> (lost) WAITING ...
+ *   any -> STOPPED
+ */
+#pragma once
+
+#include "daemon/tls.h"
+#include "daemon/token.h"
+#include "daemon/transport.h"
+#include "daemon/url.h"
+
+struct session;
+
+enum session_state {
+	SESSION_WAITING,   /* before the next attempt */
+	SESSION_DIALLING,
+	SESSION_UPGRADING,
+	SESSION_GREETING,
+	SESSION_ATTACHED,
+	SESSION_STOPPED,
+};
+
+/* Why the last attempt failed; names for logs and readiness. */
+enum session_failure {
+	SESSION_FAILURE_NONE,
+	SESSION_RESOLVE,        /* "name-not-resolved" */
+	SESSION_CONNECT,        /* "connect-failed" */
+	SESSION_TLS,            /* "tls-failed" */
+	SESSION_TOKEN_REFUSED,  /* "token-refused" */
+	SESSION_SUBPROTOCOL,    /* "subprotocol-missing" */
+	SESSION_NOT_WEBSOCKET,  /* "not-a-control-plane" */
+	SESSION_TRY_LATER,      /* "relay-busy" */
+	SESSION_LOST,           /* "connection-lost" */
+	SESSION_PROTOCOL,       /* "protocol-error" */
+};
+
+struct session_config {
+	const struct url *relays; /* tried in turn */
+	size_t n_relays;
+	struct tls_context *tls;  /* NULL when every relay is ws:// */
+	const char *token_file;
+	struct tp_config tp;
+};
+
+struct session_ops {
+	/* OPEN, and every event of a stream. */
+	void (*on_stream)(void *user, struct tp_event *ev);
+	/* The state changed. */
+	void (*on_state)(void *user, enum session_state state);
+};
+
+struct session_status {
+	enum session_state state;
+	enum session_failure failure;
+	char detail[256];       /* of the failure, for people */
+	uint64_t since_ms;      /* of `state` being attached or not */
+	unsigned attempts;      /* since the last time it was attached */
+	uint64_t attached_total, resumed_total;
+	char session_id[2 * TP_SESSION_ID_BYTES + 1];
+};
+
+/* The token has been loaded once before, so that a bad file ends the program early; it is read again for each attempt. */
+int session_new(struct loop *l, const struct session_config *cfg, const struct session_ops *ops, void *user,
+		struct session **ret);
+struct session *session_free(struct session *s);
+
+/* The first attempt, at once. */
+void session_start(struct session *s);
+/* GOAWAY: the relay opens no new streams. */
+void session_drain(struct session *s, uint32_t reason, const char *detail);
+/* Closes in order, for good. */
+void session_stop(struct session *s, uint32_t reason, const char *detail);
+/* The token file may be new (SIGHUP): tries at once when a refused token was the trouble. */
+void session_poke(struct session *s);
+
+struct transport *session_transport(const struct session *s);
+const struct session_status *session_status(const struct session *s);
+const char *session_peer(const struct session *s);
+const char *session_state_name(enum session_state state);
+const char *session_failure_name(enum session_failure failure);

@@ -1,0 +1,27 @@
+/* What the gateway says of itself: /readyz, /metrics and systemd's STATUS. Pure: facts in, text out. */
+#pragma once
+
+#include "gateway/exchange.h"
+#include "gateway/session.h"
+
+struct gateway_status {
+	uint64_t now_ms;
+	const struct session_status *session;
+	const struct upstream_health *upstream;
+	const char *upstream_name;
+	const struct exchange_context *exchanges;
+	bool audit_ok;
+	const char *audit_detail; /* NULL or a phrase */
+	bool stopping;
+	size_t memory; /* of the session, bytes */
+	uint64_t rtt_us;
+};
+
+/* True when a call would get through now. */
+bool status_is_ready(const struct gateway_status *st);
+/* One JSON object that names every check; returns status_is_ready(). */
+bool status_ready_json(const struct gateway_status *st, struct buf *out);
+/* OpenMetrics text, without the final # EOF. */
+int status_metrics(const struct gateway_status *st, struct buf *out);
+/* One sentence. */
+void status_line(const struct gateway_status *st, char *dst, size_t size);
