@@ -43,16 +43,18 @@ static int buf_grow(struct buf *b, size_t need)
 	return 0;
 }
 
-int buf_reserve(struct buf *b, size_t n, uint8_t **ret)
+/* `slack` bytes beyond n are writable for a moment and do not count against the limit. */
+static int reserve(struct buf *b, size_t n, size_t slack, uint8_t **ret)
 {
 	size_t len = buf_len(b);
 	int r;
 
 	if (n > b->max - len)
 		return -ENOBUFS;
-	if (b->cap - b->end < n) {
+	n += slack;
+	if (!b->data || b->cap - b->end < n) {
 		/* Sliding down is cheap when little is in use; otherwise growing costs the same copy. */
-		if (b->cap - len >= n && len <= b->cap / 2) {
+		if (b->data && b->cap - len >= n && len <= b->cap / 2) {
 			if (len)
 				memmove(b->data, b->data + b->start, len);
 			b->start = 0;
@@ -65,6 +67,11 @@ int buf_reserve(struct buf *b, size_t n, uint8_t **ret)
 	}
 	*ret = b->data + b->end;
 	return 0;
+}
+
+int buf_reserve(struct buf *b, size_t n, uint8_t **ret)
+{
+	return reserve(b, n, 0, ret);
 }
 
 void buf_commit(struct buf *b, size_t n)
@@ -109,8 +116,8 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 	va_end(ap);
 	if (n < 0)
 		return -EINVAL;
-	/* vsnprintf ends with a NUL that is not committed; it needs its byte for a moment. */
-	r = buf_reserve(b, (size_t)n + 1, &at);
+	/* vsnprintf ends with a NUL that is not committed. */
+	r = reserve(b, (size_t)n, 1, &at);
 	if (r < 0)
 		return r;
 	va_start(ap, fmt);
