@@ -18,8 +18,8 @@ enum {
 };
 
 struct member {
-	uint32_t at, end;      /* "key":value in the output, from where our output begins */
-	uint32_t key_at;       /* the decoded key, in the output or in keys */
+	uint32_t at, end; /* "key":value in the output, from where our output begins */
+	uint32_t key_at;  /* the decoded key, in the output or in keys */
 	uint32_t key_len : 31;
 	uint32_t in_keys : 1;
 };
@@ -28,14 +28,14 @@ struct jcs {
 	struct json json;
 	const char *in;
 	struct buf *out;
-	size_t base;           /* where our output begins */
-	struct buf keys;       /* decoded text of keys that have escapes */
+	size_t base;     /* where our output begins */
+	struct buf keys; /* decoded text of keys that have escapes */
 	struct buf scratch;
 	struct member *members; /* of the objects that are open, outermost first */
 	size_t n, cap;
 	size_t first[JCS_DEPTH_MAX]; /* of each container that is open: its first member */
 	bool object[JCS_DEPTH_MAX];
-	bool filled[JCS_DEPTH_MAX];  /* it has a member or an element: a comma is due */
+	bool filled[JCS_DEPTH_MAX]; /* it has a member or an element: a comma is due */
 	unsigned depth;
 };
 
@@ -65,8 +65,9 @@ static uint32_t unescape(const char **p)
 {
 	static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
 	const char *at;
-	uint32_t c = (uint8_t)*(*p)++;
+	uint32_t c = (uint8_t)**p;
 
+	(*p)++;
 	if (c != 'u') {
 		at = strchr(from, (int)c);
 		return at ? (uint32_t)to[at - from] : c;
@@ -203,7 +204,8 @@ static size_t print_decimal(const struct decimal *d, char dst[NUMBER_BYTES])
 	else if (n > -6 && n <= 0)
 		len = snprintf(dst, NUMBER_BYTES, "%s0.%.*s%s", sign, -n, "00000", d->digits);
 	else
-		len = snprintf(dst, NUMBER_BYTES, "%s%c%s%se%+d", sign, d->digits[0], k > 1 ? "." : "", d->digits + 1, n - 1);
+		len = snprintf(dst, NUMBER_BYTES, "%s%c%s%se%+d", sign, d->digits[0], k > 1 ? "." : "", d->digits + 1,
+			       n - 1);
 	return (size_t)len;
 }
 
@@ -307,8 +309,8 @@ static struct span key_of(const struct jcs *c, const struct member *m)
 	return span_make((m->in_keys ? (const char *)buf_bytes(&c->keys) : out_text(c)) + m->key_at, m->key_len);
 }
 
-/* Of UTF-8 text, in the order of its UTF-16 code units: what takes two of them (lead bytes from 0xf0) has surrogates, and
- * so comes before U+E000 and up (lead bytes 0xee and 0xef). */
+/* Of UTF-8 text, in the order of its UTF-16 code units: what takes two of them (lead bytes from 0xf0) has surrogates,
+ * and so comes before U+E000 and up (lead bytes 0xee and 0xef). */
 static int compare_utf16(struct span a, struct span b)
 {
 	size_t n = MIN(a.len, b.len), i = 0;
@@ -372,11 +374,15 @@ static int reorder(struct jcs *c, const struct member *m, size_t n, uint32_t fro
 
 static int sort_members(struct jcs *c)
 {
-	struct member *m = c->members + c->first[c->depth];
 	size_t n = c->n - c->first[c->depth];
-	uint32_t from = n ? m[0].at : 0;
+	struct member *m;
 	bool sorted = true;
+	uint32_t from;
 
+	if (n < 2)
+		return 0;
+	m = c->members + c->first[c->depth];
+	from = m[0].at;
 	for (size_t i = 1; i < n && sorted; i++)
 		sorted = compare_members(&m[i - 1], &m[i], c) < 0;
 	if (sorted)

@@ -1,14 +1,15 @@
-/* A strict incremental JSON scanner (RFC 8259): bytes in any split, tokens out. It builds no tree, allocates nothing and
- * does not recurse; its memory is struct json.
+/* A strict incremental JSON scanner (RFC 8259): bytes in any split, tokens out. It builds no tree, allocates nothing
+ * and does not recurse; its memory is struct json.
  *
  *	json_init(&j, 0);
- *	json_feed(&j, p, len);                       for each piece, when the one before is used up
+ *	json_feed(&j, p, len);                  for each piece, when the one before is used up
  *	while ((t = json_next(&j, &tok)) > JSON_MORE) ...
- *	json_finish(&j);                             then json_next() again: JSON_END, or JSON_BAD, or a last number first
+ *	json_finish(&j);                        then json_next() again: JSON_END, JSON_BAD, or a last number first
  *
- * What it refuses: anything RFC 8259 does not allow, a byte order mark, invalid UTF-8 (overlong forms, surrogates, above
- * U+10FFFF) also inside of strings nobody captures, more than JSON_DEPTH_MAX containers in each other, bytes after the
- * value, a surrogate without its partner in a key or a captured string (elsewhere with JSON_STRICT_SURROGATES).
+ * What it refuses: anything RFC 8259 does not allow, a byte order mark, invalid UTF-8 (overlong forms, surrogates,
+ * above U+10FFFF) also inside of strings nobody captures, more than JSON_DEPTH_MAX containers in each other, bytes
+ * after the value, a surrogate without its partner in a key or a captured string (elsewhere with
+ * JSON_STRICT_SURROGATES).
  * What it leaves to its caller: duplicate keys (the hash of each key is there for that), the size of numbers.
  */
 #pragma once
@@ -41,8 +42,8 @@ struct json_token {
 	bool nul;     /* JSON_KEY, JSON_STRING: \u0000 is in it */
 	uint64_t at;  /* offset of its first byte, quotes included, from the first byte ever fed */
 	uint64_t end; /* offset after its last byte */
-	/* JSON_KEY: the decoded key, its first JSON_KEY_KEEP bytes. After json_capture(): the value. Valid until the next
-	 * call. text_len is the whole length: text is cut when it is smaller. */
+	/* JSON_KEY: the decoded key, its first JSON_KEY_KEEP bytes. After json_capture(): the value. Valid until the
+	 * next call. text_len is the whole length: when it is larger, text is cut. */
 	struct span text;
 	uint64_t text_len;
 	uint64_t hash; /* JSON_KEY: of the decoded key, FNV-1a 64. Not keyed: a peer can make two keys collide */

@@ -33,7 +33,10 @@ struct message {
 /* What a key means where it stands. Every string is captured decoded; the id is captured as spelled. */
 enum use { USE_TEXT, USE_ID, USE_JSONRPC, USE_RESULT, USE_ERROR, USE_ARGUMENTS, USE_LEVEL };
 
-#define KEY(literal) { literal, sizeof(literal) - 1 }
+#define KEY(literal)                                                                                                   \
+	{                                                                                                              \
+		literal, sizeof(literal) - 1                                                                           \
+	}
 
 static const struct field {
 	enum level level;
@@ -60,7 +63,8 @@ static const struct field {
 	{ META, KEY("io.modelcontextprotocol/protocolVersion"), USE_TEXT, META_VERSION, .max = MCP_NAME_MAX,
 	  .too_long = "protocolVersion in _meta longer than 1024" },
 	{ META, KEY("io.modelcontextprotocol/clientInfo"), USE_LEVEL, .opens = META_CLIENT },
-	{ CLIENT, KEY("name"), USE_TEXT, CLIENT_NAME, .max = MCP_NAME_MAX, .too_long = "clientInfo.name longer than 1024" },
+	{ CLIENT, KEY("name"), USE_TEXT, CLIENT_NAME, .max = MCP_NAME_MAX,
+	  .too_long = "clientInfo.name longer than 1024" },
 	{ META_CLIENT, KEY("name"), USE_TEXT, META_CLIENT_NAME, .max = MCP_NAME_MAX,
 	  .too_long = "clientInfo.name longer than 1024" },
 };
@@ -355,7 +359,10 @@ static int on_begin(struct mcp_scan *s, const struct json_token *tok)
 static int on_end(struct mcp_scan *s, const struct json_token *tok)
 {
 	static const enum level above[] = {
-		[PARAMS] = MESSAGE, [META] = PARAMS, [CLIENT] = PARAMS, [META_CLIENT] = META,
+		[PARAMS] = MESSAGE,
+		[META] = PARAMS,
+		[CLIENT] = PARAMS,
+		[META_CLIENT] = META,
 	};
 	const struct field *f = s->field;
 
@@ -528,8 +535,8 @@ int mcp_header_decode(struct span value, struct buf *out)
 	    memcmp(value.p + value.len - close.len, close.p, close.len) != 0)
 		return buf_add_span(out, value);
 	inner = span_make(value.p + open.len, value.len - open.len - close.len);
-	if (inner.len == 0)
-		return 0;
+	if (inner.len < 4)
+		return inner.len ? -EINVAL : 0;
 	r = buf_reserve(out, inner.len / 4 * 3, &at);
 	if (r < 0)
 		return r;

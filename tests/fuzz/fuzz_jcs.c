@@ -54,15 +54,15 @@ static void check_uncovered(struct span in)
 	json_error_t e;
 	json_t *tree = json_loadb(in.p, in.len, FLAGS, &e);
 	size_t digits = 0, depth = 0;
-	bool large = false;
+	bool allowed = in.len && memchr(in.p, 0, in.len);
 
-	/* Integers beyond 2^53 - 1, and depth. */
+	/* Integers beyond 2^53 - 1, depth, and a NUL byte, which jansson takes for the end of the text. */
 	for (size_t i = 0; i < in.len; i++) {
 		digits = in.p[i] >= '0' && in.p[i] <= '9' ? digits + 1 : 0;
 		depth += in.p[i] == '[' || in.p[i] == '{';
-		large = large || digits >= 16 || depth > JCS_DEPTH_MAX;
+		allowed = allowed || digits >= 16 || depth > JCS_DEPTH_MAX;
 	}
-	if (tree && !large)
+	if (tree && !allowed)
 		fault("refused", in, SPAN(""));
 	json_decref(tree);
 }

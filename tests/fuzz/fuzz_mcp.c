@@ -1,4 +1,5 @@
-/* However a body is cut, the scan says the same; and it takes what jansson takes. First byte: where to cut; then the body. */
+/* However a body is cut, the scan says the same; and it takes what jansson takes. First byte: where to cut; then the
+ * body. */
 #include "proto/mcp.h"
 
 #include <stdio.h>
@@ -73,10 +74,11 @@ static bool same_span(struct span a, struct span b)
 
 static bool same_view(const struct mcp_view *a, const struct mcp_view *b)
 {
-	return a->kind == b->kind && same_span(a->method, b->method) && same_span(a->id, b->id) && same_span(a->name, b->name) &&
-	       same_span(a->uri, b->uri) && same_span(a->protocol_version, b->protocol_version) &&
-	       same_span(a->client_name, b->client_name) && a->has_arguments == b->has_arguments &&
-	       a->arguments_at == b->arguments_at && a->arguments_len == b->arguments_len && a->name_bad == b->name_bad;
+	return a->kind == b->kind && same_span(a->method, b->method) && same_span(a->id, b->id) &&
+	       same_span(a->name, b->name) && same_span(a->uri, b->uri) &&
+	       same_span(a->protocol_version, b->protocol_version) && same_span(a->client_name, b->client_name) &&
+	       a->has_arguments == b->has_arguments && a->arguments_at == b->arguments_at &&
+	       a->arguments_len == b->arguments_len && a->name_bad == b->name_bad;
 }
 
 static bool same(const struct said *a, const struct said *b)
@@ -99,8 +101,8 @@ static void fault(const char *what, const struct said *said, const json_error_t 
 /* Refused by the scan though it is JSON. */
 static bool refused_on_purpose(const char *bad)
 {
-	static const char *const texts[] = { "duplicate key", "too many keys", "NUL in ", "id is neither", "nested deeper",
-					     "more than 100", "longer than" };
+	static const char *const texts[] = { "duplicate key", "too many keys", "NUL in ",    "id is neither",
+					     "nested deeper", "more than 100", "longer than" };
 
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
 		if (strstr(bad, texts[i]))
@@ -132,7 +134,8 @@ static void check_arguments(const json_t *want, const char *body, const struct s
 		fault("arguments are there and are not", said, e);
 	if (!want)
 		return;
-	got = json_loadb(body + v->arguments_at, v->arguments_len, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, e);
+	got = json_loadb(body + v->arguments_at, v->arguments_len,
+			 JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, e);
 	if (!got || !json_equal(got, want))
 		fault("other arguments", said, e);
 	json_decref(got);
@@ -144,6 +147,13 @@ static void compare_with_oracle(const char *body, size_t len, const struct said 
 	json_t *tree = json_loadb(body, len, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &e);
 	const json_t *params = json_object_get(tree, "params");
 
+	/* Jansson takes a NUL byte for the end of the text. */
+	if (len && memchr(body, 0, len)) {
+		if (!said->bad)
+			fault("NUL taken", said, &e);
+		json_decref(tree);
+		return;
+	}
 	if (said->bad && tree && !refused_on_purpose(said->bad))
 		fault("refused", said, &e);
 	if (!said->bad && !tree && !refused_by_oracle(&e))
@@ -184,8 +194,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	a = scan(data + 1, size - 1, false, 0, &whole);
 	b = scan(data + 1, size - 1, true, data[0], &cut);
 	if (!same(&whole, &cut)) {
-		fprintf(stderr, "in one piece: %d %s\nin pieces:    %d %s\n", whole.whole.kind, whole.bad ? whole.bad : "good",
-			cut.whole.kind, cut.bad ? cut.bad : "good");
+		fprintf(stderr, "in one piece: %d %s\nin pieces:    %d %s\n", whole.whole.kind,
+			whole.bad ? whole.bad : "good", cut.whole.kind, cut.bad ? cut.bad : "good");
 		abort();
 	}
 	compare_with_oracle((const char *)data + 1, size - 1, &whole);

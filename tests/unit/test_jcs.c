@@ -41,7 +41,8 @@ START_TEST(rfc_sample)
 				   "\x5d\x2c\x22\x73\x74\x72\x69\x6e\x67\x22\x3a\x22\xe2\x82\xac\x24\x5c\x75\x30\x30"
 				   "\x30\x66\x5c\x6e\x41\x27\x42\x5c\x22\x5c\x5c\x5c\x5c\x5c\x22\x2f\x22\x7d";
 
-	expect("{\n  \"numbers\": [333333333.33333329, 1E30, 4.50,\n              2e-3, 0.000000000000000000000000001],\n"
+	expect("{\n  \"numbers\": [333333333.33333329, 1E30, 4.50,\n              2e-3, "
+	       "0.000000000000000000000000001],\n"
 	       "  \"string\": \"\\u20ac$\\u000F\\u000aA'\\u0042\\u0022\\u005c\\\\\\\"\\/\",\n"
 	       "  \"literals\": [null, true, false]\n}\n",
 	       want);
@@ -64,23 +65,28 @@ END_TEST
 /* The test data that the RFC's appendix names. */
 START_TEST(reference_data)
 {
-	expect("[\n  56,\n  {\n    \"d\": true,\n    \"10\": null,\n    \"1\": [ ]\n  }\n]", "[56,{\"1\":[],\"10\":null,\"d\":true}]");
+	expect("[\n  56,\n  {\n    \"d\": true,\n    \"10\": null,\n    \"1\": [ ]\n  }\n]",
+	       "[56,{\"1\":[],\"10\":null,\"d\":true}]");
 	expect("{\"peach\": \"This sorting order\",\n\"p\xc3\xa9"
 	       "ch\xc3\xa9\": \"is wrong according to French\",\n\"p\xc3\xaa"
 	       "che\": \"but canonicalization MUST\",\n\"sin\":   \"ignore locale\"}",
 	       "{\"peach\":\"This sorting order\",\"p\xc3\xa9"
 	       "ch\xc3\xa9\":\"is wrong according to French\",\"p\xc3\xaa"
 	       "che\":\"but canonicalization MUST\",\"sin\":\"ignore locale\"}");
-	expect("{\"1\": {\"f\": {\"f\": \"hi\",\"F\": 5} ,\"\\n\": 56.0},\n\"10\": { },\n\"\": \"empty\",\n\"a\": { },\n"
+	expect("{\"1\": {\"f\": {\"f\": \"hi\",\"F\": 5} ,\"\\n\": 56.0},\n\"10\": { },\n\"\": \"empty\",\n\"a\": { "
+	       "},\n"
 	       "\"111\": [ {\"e\": \"yes\",\"E\": \"no\" } ],\n\"A\": { }}",
-	       "{\"\":\"empty\",\"1\":{\"\\n\":56,\"f\":{\"F\":5,\"f\":\"hi\"}},\"10\":{},\"111\":[{\"E\":\"no\",\"e\":\"yes\"}],"
+	       "{\"\":\"empty\",\"1\":{\"\\n\":56,\"f\":{\"F\":5,\"f\":\"hi\"}},\"10\":{},\"111\":[{\"E\":\"no\",\"e\":"
+	       "\"yes\"}],"
 	       "\"A\":{},\"a\":{}}");
 	expect("{\"Unnormalized Unicode\":\"A\\u030a\"}", "{\"Unnormalized Unicode\":\"A\xcc\x8a\"}");
 	expect("{\"\\u20ac\": \"Euro Sign\",\"\\r\": \"Carriage Return\",\"\\u000a\": \"Newline\",\"1\": \"One\","
-	       "\"\\u0080\": \"Control\\u007f\",\"\\ud83d\\ude02\": \"Smiley\",\"\\u00f6\": \"Latin\",\"\\ufb33\": \"Hebrew\","
+	       "\"\\u0080\": \"Control\\u007f\",\"\\ud83d\\ude02\": \"Smiley\",\"\\u00f6\": \"Latin\",\"\\ufb33\": "
+	       "\"Hebrew\","
 	       "\"</script>\": \"Browser Challenge\"}",
 	       "{\"\\n\":\"Newline\",\"\\r\":\"Carriage Return\",\"1\":\"One\",\"</script>\":\"Browser Challenge\","
-	       "\"\xc2\x80\":\"Control\x7f\",\"\xc3\xb6\":\"Latin\",\"\xe2\x82\xac\":\"Euro Sign\",\"\xf0\x9f\x98\x82\":\"Smiley\","
+	       "\"\xc2\x80\":\"Control\x7f\",\"\xc3\xb6\":\"Latin\",\"\xe2\x82\xac\":\"Euro "
+	       "Sign\",\"\xf0\x9f\x98\x82\":\"Smiley\","
 	       "\"\xef\xac\xb3\":\"Hebrew\"}");
 }
 END_TEST
@@ -116,7 +122,8 @@ START_TEST(rfc_numbers)
 		{ 0x41b3de4355555557, "333333333.33333343" },
 		{ 0xbecbf647612f3696, "-0.0000033333333333333333" },
 		{ 0x43143ff3c1cb0959, "1424953923781206.2" },
-		{ 0x3d30000000000000, "5.684341886080802e-14" }, /* 2^-44: the nearest 16 digits do not read back, the next do */
+		{ 0x3d30000000000000,
+		  "5.684341886080802e-14" }, /* 2^-44: the nearest 16 digits do not read back, the next do */
 		{ 0x0010000000000000, "2.2250738585072014e-308" },
 		{ 0x000fffffffffffff, "2.225073858507201e-308" },
 		{ 0x000ffffffffffffd, "2.2250738585072e-308" },
@@ -171,9 +178,15 @@ START_TEST(numbers)
 		{ "3e-324", "5e-324" },
 		{ "2e-324", "0" },
 	};
-	static const char *const uncovered[] = { "9007199254740992", "-9007199254740992", "100000000000000000000",
-						 "18446744073709551616", "1e309", "-1.8e308", "[1e400]",
-						 "1e99999999999999999999", "123456789012345678901234567890" };
+	static const char *const uncovered[] = { "9007199254740992",
+						 "-9007199254740992",
+						 "100000000000000000000",
+						 "18446744073709551616",
+						 "1e309",
+						 "-1.8e308",
+						 "[1e400]",
+						 "1e99999999999999999999",
+						 "123456789012345678901234567890" };
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
 		expect(cases[i].json, cases[i].want);
@@ -235,22 +248,35 @@ START_TEST(objects)
 	expect(" { } ", "{}");
 	expect("{\"b\":1,\"a\":2}", "{\"a\":2,\"b\":1}");
 	expect("{\"aa\":1,\"a\":2,\"\":3}", "{\"\":3,\"a\":2,\"aa\":1}");
-	expect("{\"b\":{\"d\":[{\"f\":1,\"e\":2}],\"c\":3},\"a\":[]}", "{\"a\":[],\"b\":{\"c\":3,\"d\":[{\"e\":2,\"f\":1}]}}");
+	expect("{\"b\":{\"d\":[{\"f\":1,\"e\":2}],\"c\":3},\"a\":[]}",
+	       "{\"a\":[],\"b\":{\"c\":3,\"d\":[{\"e\":2,\"f\":1}]}}");
 	/* Sorted by what the keys say, not by how they are spelled. */
-	expect("{\"!\":1,\"\\\"\":2,\"#\":3,\"\\u0021\\u0021\":4,\"[\":5,\"\\\\\":6,\"]\":7,\"\\u005d\\u0000\":8,\"\\n\":9}",
+	expect("{\"!\":1,\"\\\"\":2,\"#\":3,\"\\u0021\\u0021\":4,\"[\":5,\"\\\\\":6,\"]\":7,\"\\u005d\\u0000\":8,"
+	       "\"\\n\":9}",
 	       "{\"\\n\":9,\"!\":1,\"!!\":4,\"\\\"\":2,\"#\":3,\"[\":5,\"\\\\\":6,\"]\":7,\"]\\u0000\":8}");
 	/* U+FFFF, U+E000, U+D7FF, U+10000, U+10FFFF in the order of their code units. */
-	expect("{\"\\uffff\":1,\"\\ue000\":2,\"\\ud7ff\":3,\"\\udbff\\udfff\":4,\"\xf0\x90\x80\x80\":5,\"x\\uffff\":6,\"x\xf0\x90\x80\x80\":7}",
-	       "{\"x\xf0\x90\x80\x80\":7,\"x\xef\xbf\xbf\":6,\"\xed\x9f\xbf\":3,\"\xf0\x90\x80\x80\":5,\"\xf4\x8f\xbf\xbf\":4,"
+	expect("{\"\\uffff\":1,\"\\ue000\":2,\"\\ud7ff\":3,\"\\udbff\\udfff\":4,\"\xf0\x90\x80\x80\":5,\"x\\uffff\":6,"
+	       "\"x\xf0\x90\x80\x80\":7}",
+	       "{\"x\xf0\x90\x80\x80\":7,\"x\xef\xbf\xbf\":6,\"\xed\x9f\xbf\":3,\"\xf0\x90\x80\x80\":5,"
+	       "\"\xf4\x8f\xbf\xbf\":4,"
 	       "\"\xee\x80\x80\":2,\"\xef\xbf\xbf\":1}");
 }
 END_TEST
 
 START_TEST(not_covered)
 {
-	static const char *const cases[] = { "",	"[",	     "{\"a\":1,\"a\":1}",	  "{\"a\":1,\"b\":2,\"\\u0061\":3}",
-					     "[1] 2",	"\"\\ud800\"", "{\"\\udc00\":1}", "[{\"x\":{\"k\":0,\"z\":0,\"k\":0}}]",
-					     "nul",	"\"\xff\"",  "01",		  "{\"\":1,\"\":2}" };
+	static const char *const cases[] = { "",
+					     "[",
+					     "{\"a\":1,\"a\":1}",
+					     "{\"a\":1,\"b\":2,\"\\u0061\":3}",
+					     "[1] 2",
+					     "\"\\ud800\"",
+					     "{\"\\udc00\":1}",
+					     "[{\"x\":{\"k\":0,\"z\":0,\"k\":0}}]",
+					     "nul",
+					     "\"\xff\"",
+					     "01",
+					     "{\"\":1,\"\":2}" };
 	char deep[200];
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
@@ -304,5 +330,6 @@ START_TEST(many_keys)
 }
 END_TEST
 
-UNIT_MAIN("jcs", ADD(rfc_sample) ADD(rfc_sorting) ADD(reference_data) ADD(rfc_numbers) ADD(numbers) ADD(numbers_are_shortest)
-			 ADD(strings) ADD(objects) ADD(not_covered) ADD(bounded_output) ADD(many_keys))
+UNIT_MAIN("jcs",
+	  ADD(rfc_sample) ADD(rfc_sorting) ADD(reference_data) ADD(rfc_numbers) ADD(numbers) ADD(numbers_are_shortest)
+		  ADD(strings) ADD(objects) ADD(not_covered) ADD(bounded_output) ADD(many_keys))

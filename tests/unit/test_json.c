@@ -13,9 +13,9 @@ struct trace {
 static void say(struct trace *t, struct json *j, enum json_capture how, size_t cap)
 {
 	static const char *const names[] = {
-		[JSON_OBJECT_BEGIN] = "{", [JSON_OBJECT_END] = "}", [JSON_ARRAY_BEGIN] = "[", [JSON_ARRAY_END] = "]",
-		[JSON_KEY] = "key", [JSON_STRING] = "string", [JSON_NUMBER] = "number", [JSON_TRUE] = "true",
-		[JSON_FALSE] = "false", [JSON_NULL] = "null",
+		[JSON_OBJECT_BEGIN] = "{", [JSON_OBJECT_END] = "}",  [JSON_ARRAY_BEGIN] = "[", [JSON_ARRAY_END] = "]",
+		[JSON_KEY] = "key",	   [JSON_STRING] = "string", [JSON_NUMBER] = "number", [JSON_TRUE] = "true",
+		[JSON_FALSE] = "false",	   [JSON_NULL] = "null",
 	};
 	static char captured[256];
 	struct json_token tok;
@@ -27,10 +27,11 @@ static void say(struct trace *t, struct json *j, enum json_capture how, size_t c
 		type = json_next(j, &tok);
 		if (type <= JSON_MORE)
 			break;
-		t->len += (size_t)snprintf(t->text + t->len, sizeof(t->text) - t->len, "%s@%d-%d", names[type], (int)tok.at,
-					   (int)tok.end);
+		t->len += (size_t)snprintf(t->text + t->len, sizeof(t->text) - t->len, "%s@%d-%d", names[type],
+					   (int)tok.at, (int)tok.end);
 		if (tok.text.p)
-			t->len += (size_t)snprintf(t->text + t->len, sizeof(t->text) - t->len, "(%.*s)", SPAN_FMT(tok.text));
+			t->len += (size_t)snprintf(t->text + t->len, sizeof(t->text) - t->len, "(%.*s)",
+						   SPAN_FMT(tok.text));
 		if (tok.text_len > tok.text.len)
 			t->len += (size_t)snprintf(t->text + t->len, sizeof(t->text) - t->len, "+%d",
 						   (int)(tok.text_len - tok.text.len));
@@ -84,8 +85,7 @@ START_TEST(tokens)
 {
 	expect("{}", "{@0-1 }@1-2 .");
 	expect(" [ ] ", "[@1-2 ]@3-4 .");
-	expect("[1,\"a\" ,true,false,null]",
-	       "[@0-1 number@1-2 string@3-6 true@8-12 false@13-18 null@19-23 ]@23-24 .");
+	expect("[1,\"a\" ,true,false,null]", "[@0-1 number@1-2 string@3-6 true@8-12 false@13-18 null@19-23 ]@23-24 .");
 	expect("{\"a\":1,\"b\":[{}]}",
 	       "{@0-1 key@1-4(a) number@5-6 key@7-10(b) [@11-12 {@12-13 }@13-14 ]@14-15 }@15-16 .");
 	expect("\t\r\n {\"\":\"\"}", "{@4-5 key@5-7() string@8-10 }@10-11 .");
@@ -96,9 +96,10 @@ END_TEST
 
 START_TEST(numbers)
 {
-	static const char *const good[] = { "0", "-0", "1", "10", "-123", "0.1", "1.50", "1e5", "1E5", "1e+5", "0e-05", "1.0E0" };
-	static const char *const bad[] = { "-", "01", "-01", "1.", ".1", "+1", "1e", "1e+", "1.e5", "0x1", "--1", "1.2.3",
-					   "1e5.5", "-a", "1ee5", "Infinity", "NaN", "1_0" };
+	static const char *const good[] = { "0",    "-0",  "1",	  "10",	  "-123",  "0.1",
+					    "1.50", "1e5", "1E5", "1e+5", "0e-05", "1.0E0" };
+	static const char *const bad[] = { "-",	  "01",	 "-01",	  "1.",	   ".1", "+1",	 "1e",	     "1e+", "1.e5",
+					   "0x1", "--1", "1.2.3", "1e5.5", "-a", "1ee5", "Infinity", "NaN", "1_0" };
 	static struct trace t;
 
 	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
@@ -116,10 +117,12 @@ END_TEST
 
 START_TEST(structure)
 {
-	static const char *const bad[] = { "[",    "{",     "[1",      "{\"a\"", "{\"a\":", "{\"a\":1", "]",    "}",	 "[}",
-					   "{]",   "[1,]",  "[,1]",    "{,}",	 "[1 2]",   "{\"a\" 1}", "{1:2}", "{\"a\":1,}",
-					   "[1]]", "tru",   "trues",   "nul",	 "nulL",    "True",   "'a'",  "\"a",	 "\"a\\",
-					   "{a:1}", "1 2",  "\"\"\"\"", "[1;2]",  "/**/1",   "[1]#",   ",",    ":",	 "{\"a\"::1}" };
+	static const char *const bad[] = { "[",	    "{",     "[1",	  "{\"a\"", "{\"a\":",	  "{\"a\":1",
+					   "]",	    "}",     "[}",	  "{]",	    "[1,]",	  "[,1]",
+					   "{,}",   "[1 2]", "{\"a\" 1}", "{1:2}",  "{\"a\":1,}", "[1]]",
+					   "tru",   "trues", "nul",	  "nulL",   "True",	  "'a'",
+					   "\"a",   "\"a\\", "{a:1}",	  "1 2",    "\"\"\"\"",	  "[1;2]",
+					   "/**/1", "[1]#",  ",",	  ":",	    "{\"a\"::1}" };
 	static struct trace t;
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -162,13 +165,30 @@ END_TEST
 /* Each boundary of the table of well-formed byte sequences (Unicode, table 3-7), from both sides. */
 START_TEST(utf8)
 {
-	static const char *const good[] = { "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xec\xbf\xbf", "\xed\x80\x80",
-					    "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80",
-					    "\xf3\xbf\xbf\xbf", "\xf4\x8f\xbf\xbf" };
-	static const char *const bad[] = { "\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2\x7f", "\xc2\xc0", "\xdf", "\xe0\x9f\xbf",
-					   "\xe0\xa0\x7f", "\xe1\x80", "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf",
-					   "\xf0\x90\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xfe", "\xff",
-					   "\xe2\x28\xa1", "\xf0\x28\x8c\xbc", "\xe1\x80\xc0" };
+	static const char *const good[] = { "\xc2\x80",		"\xdf\xbf",	    "\xe0\xa0\x80",    "\xec\xbf\xbf",
+					    "\xed\x80\x80",	"\xed\x9f\xbf",	    "\xee\x80\x80",    "\xef\xbf\xbf",
+					    "\xf0\x90\x80\x80", "\xf3\xbf\xbf\xbf", "\xf4\x8f\xbf\xbf" };
+	static const char *const bad[] = { "\x80",
+					   "\xbf",
+					   "\xc0\x80",
+					   "\xc1\xbf",
+					   "\xc2\x7f",
+					   "\xc2\xc0",
+					   "\xdf",
+					   "\xe0\x9f\xbf",
+					   "\xe0\xa0\x7f",
+					   "\xe1\x80",
+					   "\xed\xa0\x80",
+					   "\xed\xbf\xbf",
+					   "\xf0\x8f\xbf\xbf",
+					   "\xf0\x90\x80",
+					   "\xf4\x90\x80\x80",
+					   "\xf5\x80\x80\x80",
+					   "\xfe",
+					   "\xff",
+					   "\xe2\x28\xa1",
+					   "\xf0\x28\x8c\xbc",
+					   "\xe1\x80\xc0" };
 	char text[64], want[64];
 
 	for (size_t pad = 0; pad < 20; pad++)
@@ -218,8 +238,8 @@ END_TEST
 START_TEST(escapes)
 {
 	static struct trace t;
-	static const char *const bad[] = { "\"\\a\"", "\"\\u12g4\"", "\"\\u123\"", "\"\\U0041\"", "\"\\\n\"", "\"\\x41\"",
-					   "\"\\u 041\"", "\"\\u\"", "\"\\u+123\"", "\"\\'\"" };
+	static const char *const bad[] = { "\"\\a\"",	"\"\\u12g4\"", "\"\\u123\"", "\"\\U0041\"", "\"\\\n\"",
+					   "\"\\x41\"", "\"\\u 041\"", "\"\\u\"",    "\"\\u+123\"", "\"\\'\"" };
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		scan(&t, 0, JSON_CAPTURE_NONE, 0, span_of(bad[i]), SIZE_MAX);
@@ -235,8 +255,9 @@ END_TEST
 
 START_TEST(surrogates)
 {
-	static const char *const lone[] = { "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800x\"", "\"\\ud800\\n\"", "\"\\ud800\\u0041\"",
-					    "\"\\ud800\\ud800\\udc00\"", "\"\\udc00\\ud800\"", "\"x\\uDFFF\"", "\"\\ud800\xc3\xa9\"" };
+	static const char *const lone[] = { "\"\\ud800\"",	  "\"\\udc00\"",	"\"\\ud800x\"",
+					    "\"\\ud800\\n\"",	  "\"\\ud800\\u0041\"", "\"\\ud800\\ud800\\udc00\"",
+					    "\"\\udc00\\ud800\"", "\"x\\uDFFF\"",	"\"\\ud800\xc3\xa9\"" };
 	char text[80], want[80];
 
 	for (size_t i = 0; i < ARRAY_LEN(lone); i++) {
@@ -248,7 +269,8 @@ START_TEST(surrogates)
 		snprintf(text, sizeof(text), "{%s:1}", lone[i]);
 		expect(text, "{@0-1 !lone surrogate");
 	}
-	expect_as(JSON_STRICT_SURROGATES, JSON_CAPTURE_NONE, 0, SPAN("\"\\ud800\\udc00\\uDBFF\\uDFFF\""), "string@0-26 .");
+	expect_as(JSON_STRICT_SURROGATES, JSON_CAPTURE_NONE, 0, SPAN("\"\\ud800\\udc00\\uDBFF\\uDFFF\""),
+		  "string@0-26 .");
 }
 END_TEST
 
@@ -256,7 +278,8 @@ START_TEST(captures)
 {
 	expect_as(0, JSON_CAPTURE_TEXT, 3, SPAN("[\"abcdef\",12]"), "[@0-1 string@1-9(abc)+3 number@10-12 ]@12-13 .");
 	expect_as(0, JSON_CAPTURE_RAW, 8, SPAN("[\"a\\n\",-1.5,true,null,\"12345678\"]"),
-		  "[@0-1 string@1-6(\"a\\n\") number@7-11(-1.5) true@12-16(true) null@17-21(null) string@22-32(\"1234567)+2 "
+		  "[@0-1 string@1-6(\"a\\n\") number@7-11(-1.5) true@12-16(true) null@17-21(null) "
+		  "string@22-32(\"1234567)+2 "
 		  "]@32-33 .");
 	expect_as(0, JSON_CAPTURE_RAW, 64, SPAN(" 17"), "number@1-3(17) .");
 }
@@ -268,12 +291,8 @@ START_TEST(keys)
 {
 	struct json_token a, b;
 	struct json j;
-	char *p = key_text;
 
-	*p++ = '{';
-	*p++ = '"';
-	memset(p, 'k', JSON_KEY_KEEP + 5);
-	strcpy(p + JSON_KEY_KEEP + 5, "\":1,\"\\u0000\":2,\"a\":3,\"\\u0061\":4}");
+	snprintf(key_text, sizeof(key_text), "{\"%0*d\":1,\"\\u0000\":2,\"a\":3,\"\\u0061\":4}", JSON_KEY_KEEP + 5, 0);
 	json_init(&j, 0);
 	json_feed(&j, key_text, strlen(key_text));
 	ck_assert_int_eq(json_next(&j, &a), JSON_OBJECT_BEGIN);
@@ -297,8 +316,9 @@ END_TEST
 START_TEST(quiet)
 {
 	static const char text[] = "{\"a\":{\"b\":[1,{\"c\":\"d\"}]},\"e\":[[]],\"f\":1}";
-	static const enum json_type want[] = { JSON_OBJECT_BEGIN, JSON_KEY, JSON_OBJECT_BEGIN, JSON_OBJECT_END, JSON_KEY,
-					       JSON_ARRAY_BEGIN, JSON_ARRAY_END, JSON_KEY, JSON_NUMBER, JSON_OBJECT_END, JSON_MORE };
+	static const enum json_type want[] = { JSON_OBJECT_BEGIN, JSON_KEY,	    JSON_OBJECT_BEGIN, JSON_OBJECT_END,
+					       JSON_KEY,	  JSON_ARRAY_BEGIN, JSON_ARRAY_END,    JSON_KEY,
+					       JSON_NUMBER,	  JSON_OBJECT_END,  JSON_MORE };
 	struct json_token tok;
 	struct json j;
 
@@ -331,8 +351,14 @@ START_TEST(utf8_encode)
 	static const struct {
 		uint32_t c;
 		const char *utf8;
-	} cases[] = { { 'A', "A" }, { 0x7f, "\x7f" }, { 0x80, "\xc2\x80" }, { 0x7ff, "\xdf\xbf" }, { 0x800, "\xe0\xa0\x80" },
-		      { 0xffff, "\xef\xbf\xbf" }, { 0x10000, "\xf0\x90\x80\x80" }, { 0x10ffff, "\xf4\x8f\xbf\xbf" } };
+	} cases[] = { { 'A', "A" },
+		      { 0x7f, "\x7f" },
+		      { 0x80, "\xc2\x80" },
+		      { 0x7ff, "\xdf\xbf" },
+		      { 0x800, "\xe0\xa0\x80" },
+		      { 0xffff, "\xef\xbf\xbf" },
+		      { 0x10000, "\xf0\x90\x80\x80" },
+		      { 0x10ffff, "\xf4\x8f\xbf\xbf" } };
 	char dst[4];
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

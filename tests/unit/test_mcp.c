@@ -19,13 +19,18 @@ static void put_view(char *to, size_t cap, size_t *len, struct span body, const 
 	const struct {
 		const char *what;
 		struct span s;
-	} texts[] = { { "method", v->method }, { "id", v->id },	  { "name", v->name }, { "uri", v->uri },
-		      { "version", v->protocol_version }, { "client", v->client_name } };
+	} texts[] = { { "method", v->method },
+		      { "id", v->id },
+		      { "name", v->name },
+		      { "uri", v->uri },
+		      { "version", v->protocol_version },
+		      { "client", v->client_name } };
 
 	*len += (size_t)snprintf(to + *len, cap - *len, "%s", kinds[v->kind]);
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
 		if (texts[i].s.p)
-			*len += (size_t)snprintf(to + *len, cap - *len, " %s=%.*s", texts[i].what, SPAN_FMT(texts[i].s));
+			*len += (size_t)snprintf(to + *len, cap - *len, " %s=%.*s", texts[i].what,
+						 SPAN_FMT(texts[i].s));
 	if (v->name_bad)
 		*len += (size_t)snprintf(to + *len, cap - *len, " name_bad");
 	if (v->has_arguments)
@@ -87,7 +92,8 @@ static void expect(const char *body, const char *want)
 START_TEST(kinds)
 {
 	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}", "request method=ping id=1");
-	expect("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}", "notification method=notifications/initialized");
+	expect("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}",
+	       "notification method=notifications/initialized");
 	expect("{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"result\":{}}", "response id=\"x\"");
 	expect("{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-1}}", "response id=null");
 	expect("{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":1,\"error\":2}", "none id=7");
@@ -114,7 +120,8 @@ END_TEST
 START_TEST(ids)
 {
 	expect("{\"id\" : -1.5e3 ,\"jsonrpc\":\"2.0\",\"method\":\"m\"}", "request method=m id=-1.5e3");
-	expect("{\"id\":\"\\u0061\\\"b\",\"jsonrpc\":\"2.0\",\"method\":\"m\"}", "request method=m id=\"\\u0061\\\"b\"");
+	expect("{\"id\":\"\\u0061\\\"b\",\"jsonrpc\":\"2.0\",\"method\":\"m\"}",
+	       "request method=m id=\"\\u0061\\\"b\"");
 	expect("{\"id\":{},\"jsonrpc\":\"2.0\"}", "none !id is neither a string nor a number nor null");
 	expect("{\"id\":[1]}", "none !id is neither a string nor a number nor null");
 	expect("{\"id\":true}", "none !id is neither a string nor a number nor null");
@@ -147,7 +154,8 @@ END_TEST
 
 START_TEST(tool_calls)
 {
-	expect(CALL("\"name\":\"get\",\"arguments\":{\"a\":[1,2]}"), "request method=tools/call id=1 name=get arguments={\"a\":[1,2]}");
+	expect(CALL("\"name\":\"get\",\"arguments\":{\"a\":[1,2]}"),
+	       "request method=tools/call id=1 name=get arguments={\"a\":[1,2]}");
 	expect(CALL("\"arguments\": 12 ,\"name\":\"get\""), "request method=tools/call id=1 name=get arguments=12");
 	expect(CALL("\"arguments\":\"x\\\"y\""), "request method=tools/call id=1 arguments=\"x\\\"y\"");
 	expect(CALL("\"arguments\":null"), "request method=tools/call id=1 arguments=null");
@@ -155,9 +163,11 @@ START_TEST(tool_calls)
 	expect(CALL("\"name\":\"\""), "request method=tools/call id=1 name=");
 	expect(CALL("\"name\":7"), "request method=tools/call id=1 name_bad");
 	expect(CALL("\"name\":{\"name\":\"x\"}"), "request method=tools/call id=1 name_bad");
-	expect(CALL("\"arguments\":{\"name\":\"x\",\"name\":\"x\"}"), "request method=tools/call id=1 arguments={\"name\":\"x\",\"name\":\"x\"}");
+	expect(CALL("\"arguments\":{\"name\":\"x\",\"name\":\"x\"}"),
+	       "request method=tools/call id=1 arguments={\"name\":\"x\",\"name\":\"x\"}");
 	expect(CALL("\"uri\":\"file:///a\""), "request method=tools/call id=1 uri=file:///a");
-	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"params\":[{\"name\":\"x\"}]}", "request method=m id=1");
+	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"params\":[{\"name\":\"x\"}]}",
+	       "request method=m id=1");
 	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"result\":0,\"params\":\"x\"}", "none method=m id=1");
 	expect("{\"name\":\"x\",\"arguments\":1,\"params\":{\"params\":{\"name\":\"y\"}}}", "none");
 }
@@ -166,7 +176,8 @@ END_TEST
 /* Nobody gets past a policy by another spelling of a key or a name. */
 START_TEST(spellings)
 {
-	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"m\\u0065thod\":\"tools\\/c\\u0061ll\",\"p\\u0061rams\":{\"\\u006eame\":\"r\\u006d\"}}",
+	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"m\\u0065thod\":\"tools\\/"
+	       "c\\u0061ll\",\"p\\u0061rams\":{\"\\u006eame\":\"r\\u006d\"}}",
 	       "request method=tools/call id=1 name=rm");
 	expect("{\"method\":\"a\",\"m\\u0065thod\":\"b\"}", "none method=a !duplicate key");
 	expect("{\"params\":{\"name\":\"a\",\"n\\u0061me\":\"b\"}}", "none name=a !duplicate key");
@@ -174,13 +185,15 @@ START_TEST(spellings)
 	expect("{\"x\":1,\"\\u0078\":2}", "none !duplicate key");
 	expect("{\"params\":{\"_meta\":{\"a\":1,\"a\":2}}}", "none !duplicate key");
 	expect("{\"params\":{\"clientInfo\":{\"a\":1,\"a\":2}}}", "none !duplicate key");
-	expect("{\"params\":{\"_meta\":{\"io.modelcontextprotocol/clientInfo\":{\"a\":1,\"a\":2}}}}", "none !duplicate key");
+	expect("{\"params\":{\"_meta\":{\"io.modelcontextprotocol/clientInfo\":{\"a\":1,\"a\":2}}}}",
+	       "none !duplicate key");
 	expect("{\"a\":{\"a\":1,\"a\":2},\"params\":{\"a\":1,\"_meta\":{\"a\":1}}}", "none");
 	expect("{\"Method\":\"a\",\"METHOD\":\"a\"}", "none");
 	expect("{\"method\\u0000\":\"a\"}", "none !NUL in a key");
 	expect("{\"method\":\"a\\u0000b\"}", "none !NUL in a name");
 	expect(CALL("\"name\":\"a\\u0000b\""), "none method=tools/call id=1 name_bad !NUL in a name");
-	expect(CALL("\"arguments\":{\"\\u0000\":\"\\u0000\\ud800\"}"), "request method=tools/call id=1 arguments={\"\\u0000\":\"\\u0000\\ud800\"}");
+	expect(CALL("\"arguments\":{\"\\u0000\":\"\\u0000\\ud800\"}"),
+	       "request method=tools/call id=1 arguments={\"\\u0000\":\"\\u0000\\ud800\"}");
 	expect(CALL("\"name\":\"\\ud800\""), "none method=tools/call id=1 !lone surrogate");
 	expect(CALL("\"\\ud800\":1"), "none method=tools/call id=1 !lone surrogate");
 	expect(CALL("\"arguments\":{\"a\":\"\xc0\x80\"}"), "none method=tools/call id=1 arguments= !not UTF-8");
@@ -195,12 +208,14 @@ START_TEST(versions_and_clients)
 	       "\"capabilities\":{},\"clientInfo\":{\"name\":\"inspector\",\"version\":\"1\"}}}",
 	       "request method=initialize id=0 version=2025-06-18 client=inspector");
 	expect(CALL("\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","
-		    "\"io.modelcontextprotocol/clientInfo\":{\"version\":\"1\",\"name\":\"agent\"},\"progressToken\":1}"),
+		    "\"io.modelcontextprotocol/"
+		    "clientInfo\":{\"version\":\"1\",\"name\":\"agent\"},\"progressToken\":1}"),
 	       "request method=tools/call id=1 version=2026-07-28 client=agent");
 	/* Only initialize says them outside of _meta. */
 	expect(CALL("\"protocolVersion\":\"1\",\"clientInfo\":{\"name\":\"x\"}"), "request method=tools/call id=1");
 	expect(CALL("\"_meta\":7,\"clientInfo\":\"x\""), "request method=tools/call id=1");
-	expect("{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":5,\"clientInfo\":[]}}",
+	expect("{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":5,"
+	       "\"clientInfo\":[]}}",
 	       "request method=initialize id=0");
 }
 END_TEST
@@ -208,12 +223,9 @@ END_TEST
 /* {"...KEY":"xxx"} with a value of n bytes; the caller frees it. */
 static char *with_value(const char *head, size_t n, const char *tail)
 {
-	char *body = malloc(strlen(head) + n + strlen(tail) + 1);
+	char *body;
 
-	ck_assert_ptr_nonnull(body);
-	strcpy(body, head);
-	memset(body + strlen(head), 'x', n);
-	strcpy(body + strlen(head) + n, tail);
+	ck_assert_int_ge(asprintf(&body, "%s%0*d%s", head, (int)n, 0, tail), 0);
 	return body;
 }
 
@@ -243,14 +255,13 @@ START_TEST(limits)
 }
 END_TEST
 
-static void nested(char *to, const char *before, int depth, const char *after)
+static void nested(char to[256], const char *before, int depth, const char *after)
 {
-	strcpy(to, before);
-	for (int i = 0; i < depth; i++)
-		strcat(to, "[");
-	for (int i = 0; i < depth; i++)
-		strcat(to, "]");
-	strcat(to, after);
+	char open[MCP_DEPTH_MAX], close[MCP_DEPTH_MAX];
+
+	memset(open, '[', sizeof(open));
+	memset(close, ']', sizeof(close));
+	snprintf(to, 256, "%s%.*s%.*s%s", before, depth, open, depth, close, after);
 }
 
 START_TEST(depths)
@@ -265,6 +276,11 @@ START_TEST(depths)
 }
 END_TEST
 
+static void put_tail(char *body, size_t cap, size_t at, const char *tail)
+{
+	snprintf(body + at, cap - at, "%s", tail);
+}
+
 START_TEST(many_keys)
 {
 	static char body[100000];
@@ -273,11 +289,11 @@ START_TEST(many_keys)
 	body[len++] = '{';
 	for (int i = 0; i < 4096; i++)
 		len += (size_t)snprintf(body + len, sizeof(body) - len, "%s\"k%d\":0", i ? "," : "", i);
-	strcpy(body + len, "}");
+	put_tail(body, sizeof(body), len, "}");
 	expect(body, "none");
-	strcpy(body + len, ",\"k77\":1}");
+	put_tail(body, sizeof(body), len, ",\"k77\":1}");
 	expect(body, "none !too many keys");
-	strcpy(body + len - strlen(",\"k4095\":0"), ",\"k77\":1}");
+	put_tail(body, sizeof(body), len - strlen(",\"k4095\":0"), ",\"k77\":1}");
 	expect(body, "none !duplicate key");
 }
 END_TEST
@@ -290,7 +306,8 @@ START_TEST(batches)
 	struct mcp_view v;
 
 	expect("[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"arguments\":{}}},"
-	       "{\"jsonrpc\":\"2.0\",\"method\":\"n\"}, 5, [{\"id\":1}], \"x\", {\"jsonrpc\":\"2.0\",\"id\":null,\"result\":{}}]",
+	       "{\"jsonrpc\":\"2.0\",\"method\":\"n\"}, 5, [{\"id\":1}], \"x\", "
+	       "{\"jsonrpc\":\"2.0\",\"id\":null,\"result\":{}}]",
 	       "batch; request method=tools/call id=1 name=a arguments={}; notification method=n; none; none; none; "
 	       "response id=null");
 	expect("[]", "none");
@@ -302,9 +319,9 @@ START_TEST(batches)
 		len += (size_t)snprintf(body + len, sizeof(body) - len, "%c{\"id\":%d}", i ? ',' : '[', i);
 		out += (size_t)snprintf(want + out, sizeof(want) - out, "; none id=%d", i);
 	}
-	strcpy(body + len, "]");
+	put_tail(body, sizeof(body), len, "]");
 	expect(body, want);
-	strcpy(body + len, ",{\"id\":100}]");
+	put_tail(body, sizeof(body), len, ",{\"id\":100}]");
 	expect(body, "none !more than 100 messages in a batch");
 
 	ck_assert_int_eq(mcp_scan_new(&s), 0);
@@ -366,10 +383,11 @@ static void against_oracle(const char *body, size_t len)
 	scan(span_make(body, len), len / 2, got, sizeof(got));
 	bad = strchr(got, '!');
 	if (bad && tree)
-		ck_assert_msg(strstr(bad, "duplicate key") || strstr(bad, "id is neither") || strstr(bad, "NUL in"), "%.*s: %s",
-			      (int)len, body, got);
+		ck_assert_msg(strstr(bad, "duplicate key") || strstr(bad, "id is neither") || strstr(bad, "NUL in"),
+			      "%.*s: %s", (int)len, body, got);
 	if (!bad && !tree)
-		ck_assert_msg(json_error_code(&e) == json_error_numeric_overflow || strncmp(e.text, "invalid Unicode", 15) == 0 ||
+		ck_assert_msg(json_error_code(&e) == json_error_numeric_overflow ||
+				      strncmp(e.text, "invalid Unicode", 15) == 0 ||
 				      json_error_code(&e) == json_error_null_byte_in_key,
 			      "%.*s: %s", (int)len, body, e.text);
 	json_decref(tree);
@@ -378,7 +396,8 @@ static void against_oracle(const char *body, size_t len)
 START_TEST(oracle)
 {
 	static const char *const bodies[] = {
-		CALL("\"name\":\"g\\u00e9t\",\"arguments\":{\"a\":[1,-2.5e+3,true,null],\"b\":\"\xe2\x82\xac\\ud83d\\ude02\"}"),
+		CALL("\"name\":\"g\\u00e9t\",\"arguments\":{\"a\":[1,-2.5e+3,true,null],\"b\":"
+		     "\"\xe2\x82\xac\\ud83d\\ude02\"}"),
 		"[{\"jsonrpc\":\"2.0\",\"id\":null,\"result\":[0.0]},{}]",
 	};
 	static const char bytes[] = "\"\\{}[],:0-.eEtu \x1f\x80\xc3\xed\xff\0x";
@@ -404,5 +423,5 @@ END_TEST
 #define ADD_ORACLE
 #endif
 
-UNIT_MAIN("mcp", ADD(kinds) ADD(ids) ADD(id_before_the_end) ADD(tool_calls) ADD(spellings) ADD(versions_and_clients) ADD(limits)
-			 ADD(depths) ADD(many_keys) ADD(batches) ADD(header_values) ADD_ORACLE)
+UNIT_MAIN("mcp", ADD(kinds) ADD(ids) ADD(id_before_the_end) ADD(tool_calls) ADD(spellings) ADD(versions_and_clients)
+			 ADD(limits) ADD(depths) ADD(many_keys) ADD(batches) ADD(header_values) ADD_ORACLE)
