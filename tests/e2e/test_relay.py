@@ -183,7 +183,7 @@ SMUGGLING = {
     "huge-length": "Content-Length: 99999999999999999999999\r\n\r\n{body}",
     "second-host": "Host: localhost\r\nContent-Length: {n}\r\n\r\n{body}",
     "long-head": "X-Long: " + "x" * 100000 + "\r\nContent-Length: {n}\r\n\r\n{body}",
-    "many-fields": "X-A: 1\r\n" * 5000 + "Content-Length: {n}\r\n\r\n{body}",
+    "many-fields": "X-A: 1\r\n" * 20000 + "Content-Length: {n}\r\n\r\n{body}",
     "bad-chunk-size": "Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n{body}",
     "chunk-size-overflow": "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n\r\n{body}",
     "chunk-bare-lf": "Transfer-Encoding: chunked\r\n\r\n0\n\r\n{body}",
@@ -231,7 +231,7 @@ def test_smuggling(raw, raw_control, which):
 def test_request_line(raw, start):
     with connect(raw, 10) as connection:
         connection.send((start.format(p=connection.path) + f"\r\nHost: {connection.host}\r\n\r\n").encode("latin-1"))
-        assert connection.head().status in (400, 401, 405, 505)
+        assert connection.head().status in (400, 401, 404, 405, 505)
 
 
 def test_request_without_host(raw):

@@ -1,4 +1,5 @@
 // Driver for the official TypeScript SDK 1.x.
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { common, MODEL_ANSWER, open, serve, tried, until } from './shared.mjs';
 
@@ -52,6 +53,7 @@ const scenarios = {
 		const session = c.transport.sessionId, seen = [];
 		await c.close();
 		for (let i = 1; i < steps; i++) open(`${gate}/${i}`);
+		await until(() => existsSync(`${gate}/stored`), 'the result to be stored');
 		const again = await connect(session);
 		again.setNotificationHandler(types.ProgressNotificationSchema, (n) => { seen.push(n.params.progress); });
 		const params = { name: 'gated_progress', arguments: { gate, steps } };

@@ -15,10 +15,13 @@ class Events(EventStore):
     """Keeps every event, so that Last-Event-ID can be answered."""
 
     def __init__(self):
-        self.events = []
+        self.events, self.gate = [], None
 
     async def store_event(self, stream_id, message):
         self.events.append((stream_id, message))
+        if self.gate and hasattr(message and message.root, "result"):
+            pathlib.Path(self.gate, "stored").touch()
+            self.gate = None
         return str(len(self.events))
 
     async def replay_events_after(self, last_event_id, send_callback):
@@ -43,7 +46,8 @@ def database():
 
 
 DB = database()
-app = FastMCP("stock", host="127.0.0.1", port=0, event_store=Events(), log_level="INFO")
+EVENTS = Events()
+app = FastMCP("stock", host="127.0.0.1", port=0, event_store=EVENTS, log_level="INFO")
 
 
 @app.tool()
@@ -78,11 +82,12 @@ async def exists(path):
 
 @app.tool()
 async def gated_progress(gate: str, steps: int, ctx: Context) -> str:
-    """Step n + 1 begins when the file GATE/n is there."""
+    """Step n + 1 begins when the file GATE/n is there; GATE/stored says that the result can be replayed."""
     for step in range(1, steps + 1):
         await ctx.report_progress(step, steps, f"step {step}")
         if step < steps:
             await exists(f"{gate}/{step}")
+    EVENTS.gate = gate
     return "all steps done"
 
 
