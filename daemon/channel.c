@@ -33,6 +33,7 @@ void channel_destroy(struct channel *c, bool reset)
 	event_del(&c->write);
 	event_del(&c->timer);
 	loop_task_cancel(c->loop, &c->task);
+	loop_task_cancel(c->loop, &c->abandoned);
 	if (reset)
 		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 	close(c->fd);
@@ -213,6 +214,14 @@ static void on_task(void *user)
 		channel_flush(c);
 }
 
+static void on_abandoned(void *user)
+{
+	struct channel *c = user;
+
+	CHECK_OBJ(c, CHANNEL_MAGIC);
+	channel_destroy(c, buf_len(&c->pending));
+}
+
 static int channel_start(struct channel *c, const struct channel_options *opt)
 {
 	int lowat = (int)MIN(opt->notsent_lowat, (uint32_t)INT32_MAX);
@@ -253,6 +262,7 @@ int channel_new(struct loop *l, int take_fd, const struct channel_options *opt, 
 	buf_init(&c->pending, CHANNEL_PENDING_BYTES);
 	buf_init(&c->held, LOOP_RX_BYTES);
 	loop_task_init(&c->task, on_task, c);
+	loop_task_init(&c->abandoned, on_abandoned, c);
 	if (opt->tls)
 		r = tls_pump_init(&c->pump, opt->tls, opt->server, opt->server_name, loop_tx_raw(l), LOOP_TX_RAW_BYTES, &c->pending);
 	if (r < 0) {

@@ -45,6 +45,7 @@ struct channel {
 	struct event write; /* only beside WATCH_READ or WATCH_NOTHING, while connecting or blocked */
 	struct event timer; /* open timeout, then linger */
 	struct loop_task task;
+	struct loop_task abandoned; /* while nobody owns it */
 	struct tls_pump pump; /* ssl is NULL: plain */
 	struct buf pending;   /* not taken by the kernel yet */
 	struct buf held;      /* plaintext that had to be read during a pause */

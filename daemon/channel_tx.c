@@ -103,6 +103,7 @@ static void close_begin(struct channel *c)
 	c->ops = NULL;
 	c->want = false;
 	c->state = CHANNEL_CLOSING;
+	loop_task_queue_at_free(c->loop, &c->abandoned);
 	if (c->pump.ssl) {
 		tls_pump_shutdown(&c->pump);
 		channel_send_pumped(c);

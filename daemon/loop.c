@@ -7,7 +7,7 @@
 
 enum { LOOP_MAGIC = 0x4c4f4f50, TASK_ROUNDS = 8 };
 
-TAILQ_HEAD(task_list, loop_task);
+TAILQ_HEAD(loop_task_list, loop_task);
 
 struct loop_free {
 	STAILQ_ENTRY(loop_free) link;
@@ -18,8 +18,9 @@ struct loop_free {
 struct loop {
 	unsigned magic;
 	struct event_base *base;
-	struct task_list tasks;
-	struct task_list next;
+	struct loop_task_list tasks;
+	struct loop_task_list next;
+	struct loop_task_list at_free;
 	STAILQ_HEAD(, loop_free) frees;
 	uint8_t *scratch[4]; /* rx, rx_raw, tx, tx_raw */
 	uint64_t now_us;     /* 0: to be taken */
@@ -77,6 +78,38 @@ static struct event_base *base_new(void)
 	return base;
 }
 
+static void run_frees(struct loop *l)
+{
+	struct loop_free *f;
+
+	while ((f = STAILQ_FIRST(&l->frees))) {
+		STAILQ_REMOVE_HEAD(&l->frees, link);
+		f->fn(f->p);
+		free(f);
+	}
+}
+
+struct loop *loop_free(struct loop *l)
+{
+	struct loop_task *t;
+
+	if (!l)
+		return NULL;
+	CHECK_OBJ(l, LOOP_MAGIC);
+	while ((t = TAILQ_FIRST(&l->at_free))) {
+		loop_task_cancel(l, t);
+		t->run(t->user);
+	}
+	run_frees(l);
+	if (l->base)
+		event_base_free(l->base);
+	for (size_t i = 0; i < ARRAY_LEN(l->scratch); i++)
+		free(l->scratch[i]);
+	l->magic = 0;
+	free(l);
+	return NULL;
+}
+
 int loop_new(struct loop **ret)
 {
 	struct loop *l = calloc(1, sizeof(*l));
@@ -87,6 +120,7 @@ int loop_new(struct loop **ret)
 	l->magic = LOOP_MAGIC;
 	TAILQ_INIT(&l->tasks);
 	TAILQ_INIT(&l->next);
+	TAILQ_INIT(&l->at_free);
 	STAILQ_INIT(&l->frees);
 	l->base = base_new();
 	complete = l->base;
@@ -102,36 +136,17 @@ int loop_new(struct loop **ret)
 	return 0;
 }
 
-static void run_frees(struct loop *l)
-{
-	struct loop_free *f;
-
-	while ((f = STAILQ_FIRST(&l->frees))) {
-		STAILQ_REMOVE_HEAD(&l->frees, link);
-		f->fn(f->p);
-		free(f);
-	}
-}
-
-struct loop *loop_free(struct loop *l)
-{
-	if (!l)
-		return NULL;
-	CHECK_OBJ(l, LOOP_MAGIC);
-	run_frees(l);
-	if (l->base)
-		event_base_free(l->base);
-	for (size_t i = 0; i < ARRAY_LEN(l->scratch); i++)
-		free(l->scratch[i]);
-	l->magic = 0;
-	free(l);
-	return NULL;
-}
-
 struct event_base *loop_base(struct loop *l)
 {
 	CHECK_OBJ(l, LOOP_MAGIC);
 	return l->base;
+}
+
+static void task_put(struct loop_task_list *list, struct loop_task *t)
+{
+	t->queued = true;
+	t->list = list;
+	TAILQ_INSERT_TAIL(list, t, link);
 }
 
 /* One round: what is queued now, not what these tasks ask for. */
@@ -140,13 +155,12 @@ static void run_round(struct loop *l)
 	struct loop_task mark = { 0 };
 	struct loop_task *t;
 
-	TAILQ_INSERT_TAIL(&l->tasks, &mark, link);
+	task_put(&l->tasks, &mark);
 	while ((t = TAILQ_FIRST(&l->tasks)) != &mark) {
-		TAILQ_REMOVE(&l->tasks, t, link);
-		t->queued = false;
+		loop_task_cancel(l, t);
 		t->run(t->user);
 	}
-	TAILQ_REMOVE(&l->tasks, &mark, link);
+	loop_task_cancel(l, &mark);
 }
 
 static void end_turn(struct loop *l)
@@ -154,9 +168,10 @@ static void end_turn(struct loop *l)
 	struct loop_task *t;
 
 	l->now_us = 0;
-	TAILQ_FOREACH(t, &l->next, link)
-		t->next_turn = false;
-	TAILQ_CONCAT(&l->tasks, &l->next, link);
+	while ((t = TAILQ_FIRST(&l->next))) {
+		loop_task_cancel(l, t);
+		task_put(&l->tasks, t);
+	}
 	for (int i = 0; i < TASK_ROUNDS && !TAILQ_EMPTY(&l->tasks); i++)
 		run_round(l);
 	run_frees(l);
@@ -210,30 +225,31 @@ void loop_task_init(struct loop_task *t, void (*run)(void *user), void *user)
 
 void loop_task_queue(struct loop *l, struct loop_task *t)
 {
-	if (t->queued && !t->next_turn)
+	if (t->queued && t->list == &l->tasks)
 		return;
 	loop_task_cancel(l, t);
-	t->queued = true;
-	TAILQ_INSERT_TAIL(&l->tasks, t, link);
+	task_put(&l->tasks, t);
 }
 
 void loop_task_queue_next(struct loop *l, struct loop_task *t)
 {
-	if (t->queued)
-		return;
-	t->queued = t->next_turn = true;
-	TAILQ_INSERT_TAIL(&l->next, t, link);
+	if (!t->queued)
+		task_put(&l->next, t);
+}
+
+void loop_task_queue_at_free(struct loop *l, struct loop_task *t)
+{
+	if (!t->queued)
+		task_put(&l->at_free, t);
 }
 
 void loop_task_cancel(struct loop *l, struct loop_task *t)
 {
 	if (!t->queued)
 		return;
-	if (t->next_turn)
-		TAILQ_REMOVE(&l->next, t, link);
-	else
-		TAILQ_REMOVE(&l->tasks, t, link);
-	t->queued = t->next_turn = false;
+	TAILQ_REMOVE(t->list, t, link);
+	t->queued = false;
+	t->list = NULL;
 }
 
 void loop_free_later(struct loop *l, void (*free_fn)(void *p), void *p)

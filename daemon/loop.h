@@ -9,6 +9,7 @@
 struct loop;
 
 int loop_new(struct loop **ret);
+/* Owners close what they have before that. */
 struct loop *loop_free(struct loop *l);
 struct event_base *loop_base(struct loop *l);
 
@@ -33,12 +34,14 @@ struct loop_task {
 	void (*run)(void *user);
 	void *user;
 	bool queued;
-	bool next_turn;
+	struct loop_task_list *list; /* the one it is in, while queued */
 };
 void loop_task_init(struct loop_task *t, void (*run)(void *user), void *user);
 void loop_task_queue(struct loop *l, struct loop_task *t);
 /* Not before everything that is ready now has been looked at: for work that goes on and on, in portions. */
 void loop_task_queue_next(struct loop *l, struct loop_task *t);
+/* Not before loop_free(), where it runs first: for what has no owner any more. */
+void loop_task_queue_at_free(struct loop *l, struct loop_task *t);
 void loop_task_cancel(struct loop *l, struct loop_task *t);
 
 /* Death in an event loop: closes happen now, memory goes at the end of the turn. */
