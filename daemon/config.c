@@ -181,10 +181,11 @@ static int fail_unknown(struct config *c, const char *arg)
 
 	quote_value(arg, quoted, sizeof(quoted));
 	if (strncmp(arg, "--", 2) == 0 && arg[2])
-		snprintf(c->err, c->err_size, "%.*s: unknown option; %s --help lists those that exist", MIN(len, 79), quoted,
-			 c->spec->program);
+		snprintf(c->err, c->err_size, "%.*s: unknown option; %s --help lists those that exist", MIN(len, 79),
+			 quoted, c->spec->program);
 	else
-		snprintf(c->err, c->err_size, "\"%s\": unexpected argument; options are --name VALUE or --name=VALUE", quoted);
+		snprintf(c->err, c->err_size, "\"%s\": unexpected argument; options are --name VALUE or --name=VALUE",
+			 quoted);
 	return -EINVAL;
 }
 
@@ -242,7 +243,8 @@ static void fail_line(struct reading *rd, const char *why)
 	rd->result = -EINVAL;
 }
 
-/* libinih takes the rest of an over-long line for a new one, and an indented line for more of the one before. Neither gets there. */
+/* libinih takes the rest of an over-long line for a new one, and an indented line for more of the one before. Neither
+ * gets there. */
 static char *read_line(char *buf, int size, void *user)
 {
 	struct reading *rd = user;
@@ -278,8 +280,8 @@ static int take_key(void *user, const char *section, const char *key, const char
 	if (rd->result < 0)
 		return 0;
 	if (*section && strcmp(section, c->spec->section) != 0) {
-		snprintf(why, sizeof(why), "%.60s: it is in the unknown section [%.60s]; only [%s] is read", key, section,
-			 c->spec->section);
+		snprintf(why, sizeof(why), "%.60s: it is in the unknown section [%.60s]; only [%s] is read", key,
+			 section, c->spec->section);
 		fail_line(rd, why);
 	} else if (!o || o->flags & CONFIG_NO_FILE) {
 		snprintf(why, sizeof(why), "%.60s: %s; keys are the names of the options that %s --help lists", key,
@@ -304,8 +306,8 @@ static int take_file(struct config *c)
 	if (!rd.f) {
 		if (!given && errno == ENOENT)
 			return 0;
-		snprintf(c->err, c->err_size, "%s%.300s: cannot open the configuration file: %s", given ? "--config: " : "",
-			 c->file, strerror(errno));
+		snprintf(c->err, c->err_size, "%s%.300s: cannot open the configuration file: %s",
+			 given ? "--config: " : "", c->file, strerror(errno));
 		return -EINVAL;
 	}
 	bad_line = ini_parse_stream(read_line, &rd, take_key, &rd);
@@ -343,8 +345,8 @@ static int check_required(struct config *c)
 
 		if (!(o->flags & CONFIG_REQUIRED) || c->sources[i].from != FROM_DEFAULT)
 			continue;
-		snprintf(c->err, c->err_size, "--%s %s is missing; it must be given as an option or as %s = %s in %s", o->name,
-			 o->arg, o->name, o->arg, c->file ? c->file : "a file named by --config");
+		snprintf(c->err, c->err_size, "--%s %s is missing; it must be given as an option or as %s = %s in %s",
+			 o->name, o->arg, o->name, o->arg, c->file ? c->file : "a file named by --config");
 		return -EINVAL;
 	}
 	return 0;

@@ -1,6 +1,6 @@
-/* Configuration from a table: each program's config.def drives its command line, its file, --help, the sample file and the
- * option list of its man page. A flag wins over the file; the file wins over the default. Errors are one line that names the
- * option (or FILE:LINE: key), the value and what is allowed.
+/* Configuration from a table: each program's config.def drives its command line, its file, --help, the sample file and
+ * the option list of its man page. A flag wins over the file; the file wins over the default. Errors are one line that
+ * names the option (or FILE:LINE: key), the value and what is allowed.
  *
  * config.def holds, in the order of --help:
  *
@@ -84,7 +84,7 @@ struct config_spec {
 	size_t file_offset;   /* field of --config, a char * */
 	const struct config_option *options;
 	size_t n_options;
-	/* What a single option cannot know: derived fields, options that need each other. Fails through config_fail(). */
+	/* What a single option cannot know: derived fields, options that need each other. Fails by config_fail(). */
 	int (*finish)(struct config *c, void *target);
 };
 

@@ -57,7 +57,8 @@ static void describe(const struct config_option *o, char *out, size_t size)
 	if (o->value)
 		append(out, size, "default %s", o->value);
 	if (is_number(o) && o->min && o->max)
-		append(out, size, "%s%s%s to %s", *out ? "; " : "", o->flags & CONFIG_OR_ZERO ? "0 for none, " : "", o->min, o->max);
+		append(out, size, "%s%s%s to %s", *out ? "; " : "", o->flags & CONFIG_OR_ZERO ? "0 for none, " : "",
+		       o->min, o->max);
 }
 
 static void help_option(FILE *f, const struct config_option *o)
@@ -97,17 +98,19 @@ void config_help(const struct config_spec *spec, FILE *f)
 			help_option(f, o);
 	}
 	fputc('\n', f);
-	wrap(f, "", 0, 0,
-	     "Times take ms, s, m, h; sizes take k, M, G. Every option but those of the last group is also a key of the "
-	     "configuration file; options on the command line win.");
+	wrap(
+	    f, "", 0, 0,
+	    "Times take ms, s, m, h; sizes take k, M, G. Every option but those of the last group is also a key of the "
+	    "configuration file; options on the command line win.");
 }
 
 void config_sample(const struct config_spec *spec, FILE *f)
 {
 	char text[TEXT_MAX], facts[200];
 
-	fprintf(f, "# Configuration of %s. Lines that begin with # are comments; what is commented out shows the default\n"
-		   "# or the form. Options on the command line win over this file.\n\n[%s]\n",
+	fprintf(f,
+		"# Configuration of %s. Lines that begin with # are comments; what is commented out shows the default\n"
+		"# or the form. Options on the command line win over this file.\n\n[%s]\n",
 		spec->program, spec->section);
 	for (size_t i = 0; i < spec->n_options; i++) {
 		const struct config_option *o = &spec->options[i];

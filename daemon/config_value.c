@@ -125,8 +125,9 @@ int config_value_set(const struct config_option *o, unsigned line, const char *v
 
 static void allowed_number(const struct config_option *o, const char *thing, char *out, size_t size)
 {
-	snprintf(out, size, "%s%s%s%s%s%s", o->flags & CONFIG_OR_ZERO ? "0 (none) or " : "", thing, o->min ? " from " : "",
-		 o->min ? o->min : "", o->max ? (o->min ? " to " : " up to ") : "", o->max ? o->max : "");
+	snprintf(out, size, "%s%s%s%s%s%s", o->flags & CONFIG_OR_ZERO ? "0 (none) or " : "", thing,
+		 o->min ? " from " : "", o->min ? o->min : "", o->max ? (o->min ? " to " : " up to ") : "",
+		 o->max ? o->max : "");
 }
 
 /* "a|b|c" as "a, b or c". */
@@ -162,5 +163,6 @@ void config_allowed(const struct config_option *o, char *out, size_t size)
 		url_schemes_text(o->flags, schemes, sizeof(schemes));
 		snprintf(out, size, "a URL that begins with %s", schemes);
 	} else
-		snprintf(out, size, "%s, not empty and at most %d bytes", o->type == CONFIG_FILE ? "a path" : "a text", VALUE_MAX);
+		snprintf(out, size, "%s, not empty and at most %d bytes", o->type == CONFIG_FILE ? "a path" : "a text",
+			 VALUE_MAX);
 }

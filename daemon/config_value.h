@@ -3,6 +3,7 @@
 
 #include "daemon/config.h"
 
-/* Puts value into its field; a LIST gets one more item, from this line of the file. -EINVAL (not allowed; *ret_why is set
- * to a phrase where there is one to add), -E2BIG (a full LIST), -ENOMEM. */
-int config_value_set(const struct config_option *o, unsigned line, const char *value, void *field, const char **ret_why);
+/* Puts value into its field; a LIST gets one more item, from this line of the file. -EINVAL (not allowed; *ret_why is
+ * set to a phrase where there is one to add), -E2BIG (a full LIST), -ENOMEM. */
+int config_value_set(const struct config_option *o, unsigned line, const char *value, void *field,
+		     const char **ret_why);

@@ -167,11 +167,12 @@ static void log_address(const struct health *h)
 	if (url_is_unix(&h->addr))
 		log_info("health on unix:%s", h->addr.socket);
 	else
-		log_info("health on http://%s%s%s:%u", h->addr.is_ipv6 ? "[" : "", h->addr.host, h->addr.is_ipv6 ? "]" : "",
-			 h->addr.port);
+		log_info("health on http://%s%s%s:%u", h->addr.is_ipv6 ? "[" : "", h->addr.host,
+			 h->addr.is_ipv6 ? "]" : "", h->addr.port);
 }
 
-static struct health *health_new(struct event_base *base, const struct url *addr, const struct health_ops *ops, void *user)
+static struct health *health_new(struct event_base *base, const struct url *addr, const struct health_ops *ops,
+				 void *user)
 {
 	struct health *h = calloc(1, sizeof(*h));
 

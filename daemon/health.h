@@ -18,8 +18,8 @@ struct health_ops {
 	int (*metrics)(void *user, struct buf *out);
 };
 
-/* listen: ADDR:PORT (port 0 picks one) or unix:/PATH (a stale socket file is replaced; mode 0660). Logs the real address.
- * ops must outlive it. -EINVAL, -EADDRINUSE and others of bind(), -ENOMEM; err gets one line for people. */
+/* listen: ADDR:PORT (port 0 picks one) or unix:/PATH (a stale socket file is replaced; mode 0660). Logs the real
+ * address. ops must outlive it. -EINVAL, -EADDRINUSE and others of bind(), -ENOMEM; err gets one line for people. */
 int health_start(struct event_base *base, const char *listen, const struct health_ops *ops, void *user, char *err,
 		 size_t err_size, struct health **ret);
 

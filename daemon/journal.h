@@ -29,7 +29,8 @@ int journal_connect(struct journal *j);
 
 /* One record, at once or not at all. 0: journald's socket took it. -EAGAIN: its queue is full; wait for journal_fd() to
  * become writable and send again. -ECONNREFUSED, -ENOENT: nobody is there (one new connection was tried already).
- * -EINVAL: a field's name. -ENOBUFS: larger than JOURNAL_RECORD_MAX. Others of sendmsg() and memfd_create(). Never blocks. */
+ * -EINVAL: a field's name. -ENOBUFS: larger than JOURNAL_RECORD_MAX. Others of sendmsg() and memfd_create(). Never
+ * blocks. */
 int journal_send(struct journal *j, const struct journal_field *fields, size_t n);
 
 /* -1 while not connected. Changes when a send has to connect anew. */

@@ -110,7 +110,8 @@ static int write_journal(enum log_level level, const struct log_field *fields, s
 	return journal_send(sink.journal, record, k);
 }
 
-/* What the journal does not take (its queue is full, it is gone) goes to stderr, which is its stream: late beats lost. */
+/* What the journal does not take (its queue is full, it is gone) goes to stderr, which is its stream: late beats lost.
+ */
 static void on_log(void *user, enum log_level level, const struct log_field *fields, size_t n, const char *message)
 {
 	if (!sink.journal || write_journal(level, fields, n, message) < 0)

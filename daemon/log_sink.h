@@ -1,5 +1,5 @@
-/* Where log lines go: to the journal with their fields when stderr is connected to it (JOURNAL_STREAM names the device and
- * inode of descriptor 2), else to stderr as text:
+/* Where log lines go: to the journal with their fields when stderr is connected to it (JOURNAL_STREAM names the device
+ * and inode of descriptor 2), else to stderr as text:
  *
  *	2026-11-20T20:00:00.123Z warning: message KEY=value KEY="two words"
  */

@@ -218,10 +218,11 @@ int token_load(const char *path, char *err, size_t err_size, struct token **ret)
 		return r;
 	r = token_parse(span_make(s->text, s->len), ret);
 	if (r == -EINVAL)
-		snprintf(err, err_size,
-			 "token file %s: its line is not a token (mtt_TUNNEL_SECRET); put there what \"mcp-tunnel-relay "
-			 "tunnel add\" printed",
-			 path);
+		snprintf(
+		    err, err_size,
+		    "token file %s: its line is not a token (mtt_TUNNEL_SECRET); put there what \"mcp-tunnel-relay "
+		    "tunnel add\" printed",
+		    path);
 	else if (r < 0)
 		snprintf(err, err_size, "token file %s: %s", path, strerror(-r));
 	return r;

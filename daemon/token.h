@@ -1,5 +1,6 @@
-/* Token and key files, and the memory they are kept in: pages of their own, locked where the limits allow, left out of core
- * dumps, wiped on free. A token is `mtt_TUNNELID_SECRET`, an agent's key is `mtk_SECRET`; the secret is 256 random bits.
+/* Token and key files, and the memory they are kept in: pages of their own, locked where the limits allow, left out of
+ * core dumps, wiped on free. A token is `mtt_TUNNELID_SECRET`, an agent's key is `mtk_SECRET`; the secret is 256 random
+ * bits.
  */
 #pragma once
 

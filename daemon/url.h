@@ -1,5 +1,5 @@
-/* The URLs that our options take, and nothing more (RFC 3986, narrowed): no userinfo, no fragment, no percent-encoding in
- * the host, IPv4 only as four decimal numbers, IPv6 in brackets, no zone. Pure; no allocation.
+/* The URLs that our options take, and nothing more (RFC 3986, narrowed): no userinfo, no fragment, no percent-encoding
+ * in the host, IPv4 only as four decimal numbers, IPv6 in brackets, no zone. Pure; no allocation.
  */
 #pragma once
 
@@ -14,8 +14,9 @@ enum url_flags {
 	URL_UNIX = 1 << 4,      /* unix:/SOCKET[:/PATH[?QUERY]] */
 	URL_HTTP_UNIX = 1 << 5, /* http+unix:/SOCKET */
 	/* Narrower still. */
-	URL_NO_PATH = 1 << 8,  /* at most "/", and no query: an origin or a listener */
-	URL_LISTEN = 1 << 9,   /* the port must be there and may be 0; the host is an address or localhost (read as 127.0.0.1) */
+	URL_NO_PATH = 1 << 8, /* at most "/", and no query: an origin or a listener */
+	/* The port must be there and may be 0; the host is an address, or localhost, which reads as 127.0.0.1. */
+	URL_LISTEN = 1 << 9,
 	URL_NO_QUERY = 1 << 10,
 };
 
@@ -24,7 +25,8 @@ enum { URL_HOST_MAX = 254, URL_TARGET_MAX = 1024, URL_SOCKET_MAX = 108, URL_TEXT
 struct url {
 	enum url_flags scheme;            /* one of the first six */
 	char host[URL_HOST_MAX];          /* lower case, no brackets; empty for a UNIX socket */
-	char authority[URL_HOST_MAX + 8]; /* as in a Host field: brackets, port unless it is the default; "localhost" for a UNIX socket */
+	/* As in a Host field: brackets, port unless it is the default; "localhost" for a UNIX socket. */
+	char authority[URL_HOST_MAX + 8];
 	char socket[URL_SOCKET_MAX];      /* path of the UNIX socket, else empty */
 	char target[URL_TARGET_MAX];      /* path and query as in a request line; "/" where the URL has none */
 	size_t path_len;                  /* of target, the part before '?' */
@@ -40,7 +42,8 @@ int url_parse(struct span text, unsigned flags, struct url *ret, const char **re
 /* The schemes of a set of flags, for people: "http://, https:// or unix:". */
 void url_schemes_text(unsigned flags, char *out, size_t size);
 
-/* "ADDR:PORT" (port 0 allowed) or "unix:/SOCKET", as a listener of plain HTTP: scheme URL_HTTP or URL_UNIX. As url_parse(). */
+/* "ADDR:PORT" (port 0 allowed) or "unix:/SOCKET", as a listener of plain HTTP: scheme URL_HTTP or URL_UNIX. As
+ * url_parse(). */
 int url_parse_listen_addr(const char *text, struct url *ret, const char **ret_why);
 
 /* TLS is meant: https, wss. */

@@ -22,7 +22,8 @@ static int finish_relay(struct config *c, struct gateway_config *cfg, const char
 		return config_fail(c, "control-plane", text, "is too long");
 	if (url_parse(span_of(full), URL_WS | URL_WSS, u, &why) < 0)
 		return config_fail(c, "control-plane", text,
-				   "is not a URL to use here: %s; give wss://HOST[:PORT]/PATH (ws:// only to loopback)", why);
+				   "is not a URL to use here: %s; give wss://HOST[:PORT]/PATH (ws:// only to loopback)",
+				   why);
 	if (!url_is_tls(u) && !url_is_local(u))
 		return config_fail(c, "control-plane", text,
 				   "would send the token unencrypted; give wss://, ws:// is only for a loopback host");
@@ -43,7 +44,8 @@ static int finish_audit(struct config *c, struct gateway_config *cfg)
 	else if (span_starts(sink, "file:/") && sink.len > 6)
 		cfg->audit_kind = GATEWAY_AUDIT_FILE;
 	else
-		return config_fail(c, "audit", cfg->audit, "is not allowed; give journald, file:/PATH (absolute) or none");
+		return config_fail(c, "audit", cfg->audit,
+				   "is not allowed; give journald, file:/PATH (absolute) or none");
 	cfg->audit_path = cfg->audit_kind == GATEWAY_AUDIT_FILE ? cfg->audit + 5 : NULL;
 	return 0;
 }
@@ -83,15 +85,15 @@ static int finish(struct config *c, void *target)
 }
 
 static const struct config_spec spec = {
-	.program = "mcp-tunnel-gateway",
-	.section = "gateway",
-	.usage = "--token-file FILE --control-plane URL --mcp-server-url URL [--region NAME] [OPTION...]",
-	.about = "Connects a private MCP server to a relay: dials out, carries agents' requests in, needs no inbound port.",
-	.file = "/etc/mcp-tunnel/gateway.conf",
-	.file_offset = offsetof(struct gateway_config, config_file),
-	.options = options,
-	.n_options = ARRAY_LEN(options),
-	.finish = finish,
+    .program = "mcp-tunnel-gateway",
+    .section = "gateway",
+    .usage = "--token-file FILE --control-plane URL --mcp-server-url URL [--region NAME] [OPTION...]",
+    .about = "Connects a private MCP server to a relay: dials out, carries agents' requests in, needs no inbound port.",
+    .file = "/etc/mcp-tunnel/gateway.conf",
+    .file_offset = offsetof(struct gateway_config, config_file),
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .finish = finish,
 };
 
 int gateway_config_load(struct gateway_config *cfg, int argc, char **argv, char *err, size_t err_size)

@@ -54,11 +54,12 @@ static int tunnel_rotate(const struct request *q, struct registry *r, char *err)
 
 	if (registry_tunnel_rotate(r, q->name, token, err, ERR_MAX) < 0)
 		return -1;
-	fprintf(stderr,
-		"Tunnel %s has a new token; keep it, it is not stored and cannot be shown again.\n"
-		"The token before it stays valid until the next rotation: put the new one into the gateways' token files\n"
-		"(chmod 600 FILE), then rotate once more where the old one must end.\n",
-		q->name);
+	fprintf(
+	    stderr,
+	    "Tunnel %s has a new token; keep it, it is not stored and cannot be shown again.\n"
+	    "The token before it stays valid until the next rotation: put the new one into the gateways' token files\n"
+	    "(chmod 600 FILE), then rotate once more where the old one must end.\n",
+	    q->name);
 	say_reload();
 	return hand_out(token, sizeof(token));
 }
@@ -89,10 +90,11 @@ static int agent_add(const struct request *q, struct registry *r, char *err)
 
 	if (registry_agent_add(r, q->tunnel, q->name, key, err, ERR_MAX) < 0)
 		return -1;
-	fprintf(stderr,
-		"Agent %s of tunnel %s was added. This is its key; keep it, it is not stored and cannot be shown again.\n"
-		"The agent sends it as: Authorization: Bearer KEY\n",
-		q->name, q->tunnel);
+	fprintf(
+	    stderr,
+	    "Agent %s of tunnel %s was added. This is its key; keep it, it is not stored and cannot be shown again.\n"
+	    "The agent sends it as: Authorization: Bearer KEY\n",
+	    q->name, q->tunnel);
 	say_reload();
 	return hand_out(key, sizeof(key));
 }
@@ -134,8 +136,8 @@ static const struct command {
 /* One line, naming the argument, what was given and what is allowed. */
 static int usage_error(const char *what, const char *given, const char *allowed)
 {
-	fprintf(stderr, "mcp-tunnel-relay: %s%s%s%s; %s\n", what, given ? " \"" : "", given ? given : "", given ? "\"" : "",
-		allowed);
+	fprintf(stderr, "mcp-tunnel-relay: %s%s%s%s; %s\n", what, given ? " \"" : "", given ? given : "",
+		given ? "\"" : "", allowed);
 	return EXIT_USAGE;
 }
 
@@ -238,7 +240,8 @@ int admin_main(int argc, char **argv)
 	c = find_command(&q);
 	if (!c)
 		return usage_error(q.noun, q.verb ? q.verb : "",
-				   strcmp(q.noun, "agent") == 0 ? "add, list and remove exist" : "add, list, rotate and remove exist");
+				   strcmp(q.noun, "agent") == 0 ? "add, list and remove exist"
+								: "add, list, rotate and remove exist");
 	r = check(c, &q);
 	return r != 0 ? r : run(c, &q);
 }

@@ -12,12 +12,14 @@ static int finish_listener(struct config *c, struct relay_config *cfg, const cha
 	const char *why;
 
 	if (url_parse(span_of(text), URL_HTTP | URL_HTTPS | URL_HTTP_UNIX | URL_LISTEN | URL_NO_PATH, u, &why) < 0)
-		return config_fail(c, "listen", text,
-				   "is not a URL to listen on: %s; give https://ADDR:PORT, http://ADDR:PORT or http+unix:/PATH", why);
+		return config_fail(
+		    c, "listen", text,
+		    "is not a URL to listen on: %s; give https://ADDR:PORT, http://ADDR:PORT or http+unix:/PATH", why);
 	if (u->scheme == URL_HTTP && !url_is_local(u) && !cfg->behind_proxy)
-		return config_fail(c, "listen", text,
-				   "would take keys unencrypted; give https://, a loopback address, or --behind-proxy when a proxy in "
-				   "front ends TLS");
+		return config_fail(
+		    c, "listen", text,
+		    "would take keys unencrypted; give https://, a loopback address, or --behind-proxy when a proxy in "
+		    "front ends TLS");
 	cfg->any_tls |= url_is_tls(u);
 	cfg->n_listeners++;
 	return 0;
@@ -29,9 +31,11 @@ static int finish_tls(struct config *c, struct relay_config *cfg)
 	if (!cfg->any_tls)
 		return 0;
 	if (!cfg->tls_cert)
-		return config_fail(c, "tls-cert", NULL, "it is missing; a listener is https://, so give a FILE with its certificate");
+		return config_fail(c, "tls-cert", NULL,
+				   "it is missing; a listener is https://, so give a FILE with its certificate");
 	if (!cfg->tls_key)
-		return config_fail(c, "tls-key", NULL, "it is missing; a listener is https://, so give a FILE with its private key");
+		return config_fail(c, "tls-key", NULL,
+				   "it is missing; a listener is https://, so give a FILE with its private key");
 	return 0;
 }
 
@@ -40,10 +44,11 @@ static int finish_agent_auth(struct config *c, struct relay_config *cfg)
 	cfg->agents_need_key = cfg->agent_auth == 0;
 	for (size_t i = 0; !cfg->agents_need_key && i < cfg->n_listeners; i++)
 		if (!url_is_local(&cfg->listeners[i]))
-			return config_fail(c, "agent-auth", "none",
-					   "would let everybody in who reaches %s; give bearer, or listen on loopback or UNIX "
-					   "sockets only",
-					   cfg->listen_urls.items[i].text);
+			return config_fail(
+			    c, "agent-auth", "none",
+			    "would let everybody in who reaches %s; give bearer, or listen on loopback or UNIX "
+			    "sockets only",
+			    cfg->listen_urls.items[i].text);
 	return 0;
 }
 

@@ -250,10 +250,13 @@ static int check_tunnel_name(struct edit *e, const char *tunnel)
 {
 	if (tunnel_id_valid(span_of(tunnel)))
 		return 0;
-	return fail(e, -EINVAL, "\"%.80s\" is not a tunnel id; it takes a-z, 0-9 and hyphens, not a hyphen first, at most 63", tunnel);
+	return fail(e, -EINVAL,
+		    "\"%.80s\" is not a tunnel id; it takes a-z, 0-9 and hyphens, not a hyphen first, at most 63",
+		    tunnel);
 }
 
-int registry_tunnel_add(struct registry *r, const char *tunnel, char token[TOKEN_TEXT_MAX + 1], char *err, size_t err_size)
+int registry_tunnel_add(struct registry *r, const char *tunnel, char token[TOKEN_TEXT_MAX + 1], char *err,
+			size_t err_size)
 {
 	struct edit e = { .err = err, .err_size = err_size };
 	int result = check_tunnel_name(&e, tunnel);
@@ -280,7 +283,8 @@ static int rotate_tunnel(struct registry *r, struct edit *e, const char *tunnel,
 	return save_tunnels(r, e);
 }
 
-int registry_tunnel_rotate(struct registry *r, const char *tunnel, char token[TOKEN_TEXT_MAX + 1], char *err, size_t err_size)
+int registry_tunnel_rotate(struct registry *r, const char *tunnel, char token[TOKEN_TEXT_MAX + 1], char *err,
+			   size_t err_size)
 {
 	struct edit e = { .err = err, .err_size = err_size };
 	int result = edit_begin(r, LOCK_EX, &e);
@@ -331,7 +335,8 @@ static struct reg_agent *find_agent(const struct registry *r, const char *tunnel
 	return NULL;
 }
 
-static int add_agent(struct registry *r, struct edit *e, const char *tunnel, const char *agent, char key[AGENT_KEY_LEN + 1])
+static int add_agent(struct registry *r, struct edit *e, const char *tunnel, const char *agent,
+		     char key[AGENT_KEY_LEN + 1])
 {
 	struct reg_agent *a;
 	int result;
@@ -354,15 +359,16 @@ static int add_agent(struct registry *r, struct edit *e, const char *tunnel, con
 	return result < 0 ? fail(e, result, "agent \"%.80s\": no key could be made", agent) : save_agents(r, e);
 }
 
-int registry_agent_add(struct registry *r, const char *tunnel, const char *agent, char key[AGENT_KEY_LEN + 1], char *err,
-		       size_t err_size)
+int registry_agent_add(struct registry *r, const char *tunnel, const char *agent, char key[AGENT_KEY_LEN + 1],
+		       char *err, size_t err_size)
 {
 	struct edit e = { .err = err, .err_size = err_size };
 	int result;
 
 	if (!agent_name_valid(span_of(agent)))
 		return fail(&e, -EINVAL,
-			    "\"%.80s\" is not an agent's name; it takes letters, digits and . _ @ -, a letter or digit first, at most 63",
+			    "\"%.80s\" is not an agent's name; it takes letters, digits and . _ @ -, a letter or digit "
+			    "first, at most 63",
 			    agent);
 	result = edit_begin(r, LOCK_EX, &e);
 	return result < 0 ? result : edit_commit(r, &e, add_agent(r, &e, tunnel, agent, key));

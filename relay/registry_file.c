@@ -142,11 +142,13 @@ static int join_agents(struct reg_data *d, const char *dir, char *err, size_t er
 		const struct reg_agent *a = &d->agents[i];
 
 		if (i && by_tunnel_and_name(a - 1, a) == 0)
-			return fail_line(err, err_size, dir, "agents", MAX(a->line, a[-1].line), "this agent is there twice");
+			return fail_line(err, err_size, dir, "agents", MAX(a->line, a[-1].line),
+					 "this agent is there twice");
 		while (t < d->n_tunnels && strcmp(d->tunnels[t].id, a->tunnel) < 0)
 			t++;
 		if (t == d->n_tunnels || strcmp(d->tunnels[t].id, a->tunnel) != 0)
-			return fail_line(err, err_size, dir, "agents", a->line, "its tunnel is not in the file tunnels");
+			return fail_line(err, err_size, dir, "agents", a->line,
+					 "its tunnel is not in the file tunnels");
 		if (d->tunnels[t].n_agents++ == 0)
 			d->tunnels[t].first_agent = i;
 	}
@@ -164,7 +166,8 @@ int reg_data_index(struct reg_data *d, const char *dir, char *err, size_t err_si
 
 		t->first_agent = t->n_agents = 0;
 		if (i && by_id(t - 1, t) == 0)
-			return fail_line(err, err_size, dir, "tunnels", MAX(t->line, t[-1].line), "this tunnel is there twice");
+			return fail_line(err, err_size, dir, "tunnels", MAX(t->line, t[-1].line),
+					 "this tunnel is there twice");
 	}
 	return join_agents(d, dir, err, err_size);
 }
@@ -248,7 +251,8 @@ static int read_lines(FILE *f, const char *dir, const char *file, const char *he
 		if (s.len && s.p[s.len - 1] == '\n')
 			s.len--;
 		else
-			return fail_line(err, err_size, dir, file, line, "the line is cut short or too long; restore the file");
+			return fail_line(err, err_size, dir, file, line,
+					 "the line is cut short or too long; restore the file");
 		if (line == 1)
 			why = span_is(s, head) ? NULL : "the first line is not the one this version writes";
 		else
@@ -258,7 +262,9 @@ static int read_lines(FILE *f, const char *dir, const char *file, const char *he
 	}
 	if (ferror(f))
 		return fail(err, err_size, -EIO, dir, file, "read it");
-	return line ? 0 : fail_line(err, err_size, dir, file, 1, "the file is empty; restore it, or remove it to begin anew");
+	return line ? 0
+		    : fail_line(err, err_size, dir, file, 1,
+				"the file is empty; restore it, or remove it to begin anew");
 }
 
 static int check_file(int fd, const char *dir, const char *file, char *err, size_t err_size)
@@ -269,13 +275,14 @@ static int check_file(int fd, const char *dir, const char *file, char *err, size
 		return fail(err, err_size, -errno, dir, file, "look at it");
 	if (S_ISREG(st.st_mode) && !(st.st_mode & 0077))
 		return 0;
-	snprintf(err, err_size, "%s/%s: others can use it, or it is not a regular file (mode %04o); run: chmod 600 %s/%s", dir, file,
+	snprintf(err, err_size,
+		 "%s/%s: others can use it, or it is not a regular file (mode %04o); run: chmod 600 %s/%s", dir, file,
 		 (unsigned)st.st_mode & 07777, dir, file);
 	return -EACCES;
 }
 
-static int read_file(int dir_fd, const char *dir, const char *file, const char *head, parse_fn *parse, struct reg_data *d,
-		     char *err, size_t err_size)
+static int read_file(int dir_fd, const char *dir, const char *file, const char *head, parse_fn *parse,
+		     struct reg_data *d, char *err, size_t err_size)
 {
 	int fd = openat(dir_fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), r;
 	FILE *f;

@@ -110,10 +110,11 @@ START_TEST(all_flags)
 	struct gateway_config cfg;
 
 	gateway_good(ARGS("--token-file=/t", "--mcp-server-url=unix:/run/m.sock:/mcp", "--region", "us-east-1",
-			  "--control-plane=wss://{region}.relay.example/v1/tunnel", "--control-plane", "ws://localhost:1/x",
-			  "--ca-file", "/ca", "--keepalive", "10m", "--drain-timeout=0", "--health-listen=none",
-			  "--audit=file:/var/log/a", "--allow-query", "--max-request-bytes=1G", "--max-response-bytes", "2M",
-			  "--max-streams=65535", "--call-timeout=1h", "--tls-min=1.2", "--log-level=debug", "--check-config"),
+			  "--control-plane=wss://{region}.relay.example/v1/tunnel", "--control-plane",
+			  "ws://localhost:1/x", "--ca-file", "/ca", "--keepalive", "10m", "--drain-timeout=0",
+			  "--health-listen=none", "--audit=file:/var/log/a", "--allow-query", "--max-request-bytes=1G",
+			  "--max-response-bytes", "2M", "--max-streams=65535", "--call-timeout=1h", "--tls-min=1.2",
+			  "--log-level=debug", "--check-config"),
 		     &cfg);
 	ck_assert_str_eq(cfg.relays[0].host, "us-east-1.relay.example");
 	ck_assert_uint_eq(cfg.relays[1].port, 1);
@@ -235,7 +236,8 @@ START_TEST(file_and_flags)
 	ck_assert(cfg.allow_query);
 	gateway_config_done(&cfg);
 
-	gateway_good(ARGS("--keepalive=7s", "--allow-query=no", "--config", path, "--control-plane=wss://flag.example/x"), &cfg);
+	gateway_good(
+	    ARGS("--keepalive=7s", "--allow-query=no", "--config", path, "--control-plane=wss://flag.example/x"), &cfg);
 	ck_assert_uint_eq(cfg.keepalive_ms, 7000);
 	ck_assert(!cfg.allow_query);
 	ck_assert_uint_eq(cfg.n_relays, 1);
@@ -252,23 +254,24 @@ START_TEST(file_errors)
 	static const struct {
 		const char *text, *where, *what;
 	} t[] = {
-		{ "\n\nkeepalive = 5\n", ":3: keepalive: \"5\"", "from 1s to 10m" },
-		{ "[gateway]\nkepalive = 5s\n", ":2: kepalive", "unknown key" },
-		{ "[relay]\nkeepalive = 5s\n", ":2: keepalive", "unknown section [relay]" },
-		{ "keepalive = 5s\nkeepalive = 6s\n", ":2: keepalive: \"6s\"", "second time" },
-		{ "keepalive = 5s\n   drain-timeout = 6x\n", ":2: drain-timeout: \"6x\"", "a time" },
-		{ "# x\nkeepalive\n", ":2:", "key = value" },
-		{ "[gateway\n", ":1:", "key = value" },
-		{ "help = yes\n", ":1: help", "only for the command line" },
-		{ "config = /x\n", ":1: config", "only for the command line" },
-		{ "control-plane = wss://a\n\ncontrol-plane = ws://b\n", ":3: control-plane: \"ws://b\"", "unencrypted" },
-		{ longline, ":1:", "too long" },
+	    {"\n\nkeepalive = 5\n", ":3: keepalive: \"5\"", "from 1s to 10m"},
+	    {"[gateway]\nkepalive = 5s\n", ":2: kepalive", "unknown key"},
+	    {"[relay]\nkeepalive = 5s\n", ":2: keepalive", "unknown section [relay]"},
+	    {"keepalive = 5s\nkeepalive = 6s\n", ":2: keepalive: \"6s\"", "second time"},
+	    {"keepalive = 5s\n   drain-timeout = 6x\n", ":2: drain-timeout: \"6x\"", "a time"},
+	    {"# x\nkeepalive\n", ":2:", "key = value"},
+	    {"[gateway\n", ":1:", "key = value"},
+	    {"help = yes\n", ":1: help", "only for the command line"},
+	    {"config = /x\n", ":1: config", "only for the command line"},
+	    {"control-plane = wss://a\n\ncontrol-plane = ws://b\n", ":3: control-plane: \"ws://b\"", "unencrypted"},
+	    {longline, ":1:", "too long"},
 	};
 
 	memset(longline + 14, 'x', 300);
 	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
 		write_file(t[i].text);
-		gateway_bad(ARGS("--token-file=/t", "--mcp-server-url=http://a", "--config", path), t[i].where, t[i].what);
+		gateway_bad(ARGS("--token-file=/t", "--mcp-server-url=http://a", "--config", path), t[i].where,
+			    t[i].what);
 		ck_assert_msg(strncmp(err, path, strlen(path)) == 0, "%s", err);
 	}
 	unlink(path);
@@ -296,9 +299,10 @@ START_TEST(relay)
 {
 	struct relay_config cfg;
 
-	relay_good(ARGS("--listen=https://0.0.0.0:443", "--listen", "http://localhost:0", "--listen=http+unix:/run/r.sock",
-			"--tls-cert=/c", "--tls-key=/k", "--state-dir=/s", "--public-url=https://Relay.example",
-			"--allowed-origin=https://app.example", "--admin-listen=127.0.0.1:9465", "--resume-grace=1m"),
+	relay_good(ARGS("--listen=https://0.0.0.0:443", "--listen", "http://localhost:0",
+			"--listen=http+unix:/run/r.sock", "--tls-cert=/c", "--tls-key=/k", "--state-dir=/s",
+			"--public-url=https://Relay.example", "--allowed-origin=https://app.example",
+			"--admin-listen=127.0.0.1:9465", "--resume-grace=1m"),
 		   &cfg);
 	ck_assert_uint_eq(cfg.n_listeners, 3);
 	ck_assert(cfg.any_tls && cfg.agents_need_key);
@@ -323,15 +327,19 @@ END_TEST
 
 START_TEST(relay_refuses)
 {
-	relay_bad(ARGS("--listen=http://0.0.0.0:80", "--state-dir=/s"), "--listen: \"http://0.0.0.0:80\"", "--behind-proxy");
+	relay_bad(ARGS("--listen=http://0.0.0.0:80", "--state-dir=/s"), "--listen: \"http://0.0.0.0:80\"",
+		  "--behind-proxy");
 	relay_bad(ARGS("--listen=https://0.0.0.0:443", "--state-dir=/s"), "--tls-cert: it is missing", "https://");
-	relay_bad(ARGS("--listen=https://0.0.0.0:443", "--state-dir=/s", "--tls-cert=/c"), "--tls-key: it is missing", "");
+	relay_bad(ARGS("--listen=https://0.0.0.0:443", "--state-dir=/s", "--tls-cert=/c"), "--tls-key: it is missing",
+		  "");
 	relay_bad(ARGS("--listen=https://0.0.0.0", "--state-dir=/s"), "--listen", "it has no port");
 	relay_bad(ARGS("--listen=https://127.0.0.1:1/x", "--state-dir=/s"), "--listen", "must not have a path");
 	relay_bad(ARGS(MINIMAL_RELAY, "--listen=http://10.0.0.1:80", "--behind-proxy", "--agent-auth=none"),
 		  "--agent-auth: \"none\"", "http://10.0.0.1:80");
-	relay_bad(ARGS(MINIMAL_RELAY, "--allowed-origin=https://a/x"), "--allowed-origin: \"https://a/x\"", "not an origin");
-	relay_bad(ARGS(MINIMAL_RELAY, "--allowed-origin=https://ok", "--allowed-origin=*"), "--allowed-origin: \"*\"", "");
+	relay_bad(ARGS(MINIMAL_RELAY, "--allowed-origin=https://a/x"), "--allowed-origin: \"https://a/x\"",
+		  "not an origin");
+	relay_bad(ARGS(MINIMAL_RELAY, "--allowed-origin=https://ok", "--allowed-origin=*"), "--allowed-origin: \"*\"",
+		  "");
 	relay_bad(ARGS(MINIMAL_RELAY, "--public-url=https://a/x"), "--public-url", "must not have a path");
 	relay_bad(ARGS(MINIMAL_RELAY, "--admin-listen=x"), "--admin-listen: \"x\"", "ADDR:PORT");
 	relay_bad(ARGS(MINIMAL_RELAY, "--region=x"), "--region: unknown option", "mcp-tunnel-relay --help");
@@ -404,6 +412,6 @@ START_TEST(sample_is_valid)
 }
 END_TEST
 
-UNIT_MAIN("config", ADD(defaults) ADD(all_flags) ADD(missing) ADD(refused_values) ADD(too_many) ADD(secrets_and_control_bytes)
-	  ADD(file_and_flags) ADD(file_errors) ADD(long_comment_is_fine) ADD(relay) ADD(relay_refuses) ADD(help_and_version)
-	  ADD(sample_is_valid))
+UNIT_MAIN("config", ADD(defaults) ADD(all_flags) ADD(missing) ADD(refused_values) ADD(too_many)
+			ADD(secrets_and_control_bytes) ADD(file_and_flags) ADD(file_errors) ADD(long_comment_is_fine)
+			    ADD(relay) ADD(relay_refuses) ADD(help_and_version) ADD(sample_is_valid))

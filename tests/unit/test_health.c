@@ -39,7 +39,8 @@ static void sink(void *user, enum log_level level, const struct log_field *field
 
 static int dial_port(uint16_t port)
 {
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in sa = {
+	    .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
@@ -63,7 +64,8 @@ static const char *ask(struct event_base *base, int fd, const char *method, cons
 	char req[256];
 	size_t n = 0;
 
-	n = (size_t)snprintf(req, sizeof(req), "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", method,
+	n = (size_t)snprintf(req, sizeof(req),
+			     "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", method,
 			     path);
 	ck_assert_int_eq(write(fd, req, n), (ssize_t)n);
 	fcntl(fd, F_SETFL, O_NONBLOCK);

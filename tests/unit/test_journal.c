@@ -130,11 +130,13 @@ START_TEST(nobody_there)
 	ck_assert_int_eq(journal_send(j, &f, 1), -ENOBUFS);
 	free(huge);
 	journal_free(j);
-	ck_assert_int_eq(journal_new("/tmp/"
-				     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-				     "xxxxxxxxxxxxxxx",
-				     &j),
-			 -ENAMETOOLONG);
+	ck_assert_int_eq(
+	    journal_new(
+		"/tmp/"
+		"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		"xxxxxxxxxxxxxxx",
+		&j),
+	    -ENAMETOOLONG);
 	close(fd);
 	teardown();
 }
@@ -235,10 +237,10 @@ static bool enter_namespace(void)
 		snprintf(map, sizeof(map), "0 %u 1", uid);
 		write_text("/proc/self/uid_map", map);
 	}
-	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("tmpfs", "/run", "tmpfs", 0, NULL) == 0 &&
-	       mount("tmpfs", "/etc/systemd", "tmpfs", 0, NULL) == 0 && mkdir("/run/systemd", 0755) == 0 &&
-	       mkdir("/run/systemd/journal", 0755) == 0 && mkdir("/run/log", 0755) == 0 &&
-	       mkdir("/run/log/journal", 0755) == 0;
+	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("tmpfs", "/run", "tmpfs", 0, NULL) == 0 && mount("tmpfs", "/etc/systemd", "tmpfs", 0, NULL) == 0 &&
+	       mkdir("/run/systemd", 0755) == 0 && mkdir("/run/systemd/journal", 0755) == 0 &&
+	       mkdir("/run/log", 0755) == 0 && mkdir("/run/log/journal", 0755) == 0;
 }
 
 static pid_t start_journald(void)

@@ -13,10 +13,11 @@ START_TEST(format)
 	};
 	char out[300];
 
-	log_sink_format(1795204800123, LOG_LEVEL_WARNING, fields, ARRAY_LEN(fields), "lost \x1b[31m\nline\x7f \xc3\xa9", out,
-			sizeof(out));
-	ck_assert_str_eq(out, "2026-11-20T20:00:00.123Z warning: lost \\x1b[31m\\x0aline\\x7f \xc3\xa9 MCP_TUNNEL_ID=acme "
-			      "MCP_PEER=\"two words\" MCP_X=\"a\\\"b\\\\c\" MCP_EMPTY=\"\"\n");
+	log_sink_format(1795204800123, LOG_LEVEL_WARNING, fields, ARRAY_LEN(fields), "lost \x1b[31m\nline\x7f \xc3\xa9",
+			out, sizeof(out));
+	ck_assert_str_eq(out,
+			 "2026-11-20T20:00:00.123Z warning: lost \\x1b[31m\\x0aline\\x7f \xc3\xa9 MCP_TUNNEL_ID=acme "
+			 "MCP_PEER=\"two words\" MCP_X=\"a\\\"b\\\\c\" MCP_EMPTY=\"\"\n");
 	log_sink_format(0, LOG_LEVEL_INFO, NULL, 0, "a long message", out, 40);
 	ck_assert_str_eq(out, "1970-01-01T00:00:00.000Z info: a long \n");
 	ck_assert_uint_lt(strlen(out), 41);

@@ -165,7 +165,7 @@ START_TEST(parse_refuses)
 		ck_assert_msg(token_parse(span_of(bad[i]), &t) == -EINVAL, "%s", bad[i]);
 	ck_assert_int_eq(token_parse((struct span){ NULL, 0 }, &t), -EINVAL);
 	ck_assert_int_eq(
-		token_parse(SPAN("mtt_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa_" SECRET43), &t), 0);
+	    token_parse(SPAN("mtt_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa_" SECRET43), &t), 0);
 	ck_assert_uint_eq(strlen(t->tunnel_id), TUNNEL_ID_MAX);
 	token_free(t);
 }

@@ -34,16 +34,16 @@ START_TEST(schemes_and_ports)
 		const char *text, *scheme, *host, *authority, *target;
 		unsigned port;
 	} t[] = {
-		{ "http://localhost:9000/mcp", "http", "localhost", "localhost:9000", "/mcp", 9000 },
-		{ "https://Relay.Example", "https", "relay.example", "relay.example", "/", 443 },
-		{ "HTTPS://relay.example:443/", "https", "relay.example", "relay.example", "/", 443 },
-		{ "ws://127.0.0.1:8080/v1/tunnel", "ws", "127.0.0.1", "127.0.0.1:8080", "/v1/tunnel", 8080 },
-		{ "wss://us-east-1.relay.example/v1/tunnel", "wss", "us-east-1.relay.example", "us-east-1.relay.example",
-		  "/v1/tunnel", 443 },
-		{ "https://[2001:DB8:0:0::1]:8443/x", "https", "2001:db8::1", "[2001:db8::1]:8443", "/x", 8443 },
-		{ "http://[::1]", "http", "::1", "[::1]", "/", 80 },
-		{ "http://a.b?x=1&y=%20", "http", "a.b", "a.b", "/?x=1&y=%20", 80 },
-		{ "http://a_b/p/?q", "http", "a_b", "a_b", "/p/?q", 80 },
+	    {"http://localhost:9000/mcp", "http", "localhost", "localhost:9000", "/mcp", 9000},
+	    {"https://Relay.Example", "https", "relay.example", "relay.example", "/", 443},
+	    {"HTTPS://relay.example:443/", "https", "relay.example", "relay.example", "/", 443},
+	    {"ws://127.0.0.1:8080/v1/tunnel", "ws", "127.0.0.1", "127.0.0.1:8080", "/v1/tunnel", 8080},
+	    {"wss://us-east-1.relay.example/v1/tunnel", "wss", "us-east-1.relay.example", "us-east-1.relay.example",
+	     "/v1/tunnel", 443},
+	    {"https://[2001:DB8:0:0::1]:8443/x", "https", "2001:db8::1", "[2001:db8::1]:8443", "/x", 8443},
+	    {"http://[::1]", "http", "::1", "[::1]", "/", 80},
+	    {"http://a.b?x=1&y=%20", "http", "a.b", "a.b", "/?x=1&y=%20", 80},
+	    {"http://a_b/p/?q", "http", "a_b", "a_b", "/p/?q", 80},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
@@ -162,7 +162,8 @@ START_TEST(lengths)
 
 	memset(label, 'a', sizeof(label));
 	for (int i = 0; i < 4; i++)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%.*s%s", i < 3 ? 63 : 61, label, i < 3 ? "." : "");
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%.*s%s", i < 3 ? 63 : 61, label,
+			 i < 3 ? "." : "");
 	u = good(text, ALL);
 	ck_assert_uint_eq(strlen(u.host), 253);
 	strcat(text, "a");
@@ -222,8 +223,8 @@ END_TEST
 START_TEST(loopback)
 {
 	static const char *const yes[] = { "localhost", "LocalHost", "127.0.0.1", "127.255.1.2", "::1", "0:0::0:1" };
-	static const char *const no[] = { "",   "localhost.example", "128.0.0.1", "0.0.0.0", "::", "127.1", "127.0.0.1.example",
-					  "[::1]", "10.0.0.1" };
+	static const char *const no[] = {
+	    "", "localhost.example", "128.0.0.1", "0.0.0.0", "::", "127.1", "127.0.0.1.example", "[::1]", "10.0.0.1"};
 
 	for (size_t i = 0; i < ARRAY_LEN(yes); i++)
 		ck_assert_msg(host_is_loopback(yes[i]), "%s", yes[i]);
