@@ -229,6 +229,7 @@ static void write_text(const char *file, const char *text)
 static bool enter_namespace(void)
 {
 	uid_t uid = getuid();
+	gid_t gid = getgid();
 	char map[40];
 
 	if (unshare(uid == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) < 0)
@@ -236,6 +237,9 @@ static bool enter_namespace(void)
 	if (uid != 0) {
 		snprintf(map, sizeof(map), "0 %u 1", uid);
 		write_text("/proc/self/uid_map", map);
+		write_text("/proc/self/setgroups", "deny");
+		snprintf(map, sizeof(map), "0 %u 1", gid);
+		write_text("/proc/self/gid_map", map);
 	}
 	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
 	       mount("tmpfs", "/run", "tmpfs", 0, NULL) == 0 && mount("tmpfs", "/etc/systemd", "tmpfs", 0, NULL) == 0 &&
