@@ -179,7 +179,7 @@ void tp_conn_detach(struct tp_conn *c)
 
 bool tp_conn_is_attached(const struct tp_conn *c)
 {
-	return c->carrier.ready && !c->carrier.failed && !c->carrier.closing;
+	return c->carrier.ready && !c->carrier.unproven && !c->carrier.failed && !c->carrier.closing;
 }
 
 static void become_ready(struct tp_conn *c, bool resumed, uint64_t frames, uint64_t bytes)
@@ -203,6 +203,9 @@ int tp_conn_welcome(struct tp_conn *fresh, const uint8_t session[TP_SESSION_ID_B
 	if (r < 0)
 		return r;
 	become_ready(fresh, false, 0, 0);
+	/* If the WELCOME is lost, so is the session; what was opened before the gateway had it would be lost, too. */
+	fresh->carrier.unproven = true;
+	fresh->tell_attached = false;
 	return conn_send_ping(fresh, now_ms * 1000);
 }
 

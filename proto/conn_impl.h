@@ -63,6 +63,7 @@ struct tp_carrier {
 	bool up;        /* bytes may flow */
 	bool hello_done; /* HELLO received (relay), sent (gateway) */
 	bool ready;     /* WELCOME sent or received: streams may flow */
+	bool unproven;  /* relay: nothing says yet that the gateway has the WELCOME of a new session */
 	bool failed;    /* nothing more is read; the close frame may still go out */
 	bool closing;   /* a close frame is queued: nothing after it */
 	struct ws_decoder ws;

@@ -342,6 +342,10 @@ static bool on_frame(struct tp_conn *c, struct tp_frame *f, struct tp_event *ev,
 		protocol_error(c, "frame before the greeting");
 		return false;
 	}
+	if (c->carrier.unproven) {
+		c->carrier.unproven = false;
+		c->tell_attached = true;
+	}
 	if (f->type == TP_HELLO || f->type == TP_WELCOME || f->type == TP_OPEN || f->type == TP_HEAD) {
 		bad = fields_decode(f->payload, f->len, ev->fields, &ev->n_fields);
 		if (bad) {

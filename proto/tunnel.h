@@ -68,7 +68,8 @@ struct tp_stream;
 enum tp_event_type {
 	TP_EV_NONE,
 	TP_EV_HELLO,    /* relay: a gateway says hello: answer with tp_conn_welcome() or tp_conn_resume() */
-	TP_EV_ATTACHED, /* the session is up on this connection; `resumed` says whether it went on where it was */
+	TP_EV_ATTACHED, /* the session is up on this connection; `resumed` says whether it went on where it was. At a relay a new
+	                   session is up when the gateway's first frame shows that it has the WELCOME: open streams from then on */
 	TP_EV_OPEN,     /* gateway: stream, fields, end. Attach your pointer with tp_stream_set_user() */
 	TP_EV_HEAD,     /* relay: stream, fields, end */
 	TP_EV_DATA,     /* stream, data, len, end */

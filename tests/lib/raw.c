@@ -194,6 +194,8 @@ void raw_greet_with(struct raw *r, const char *name, const char *value)
 void raw_greet(struct raw *r)
 {
 	raw_greet_with(r, NULL, NULL);
+	if (r->role == TP_RELAY)
+		raw_frame(r, TP_ACK, 0, 0, "\0\0\0\0\0\0\0", 8);
 	must(tp_conn_is_attached(r->c));
 }
 
