@@ -30,8 +30,9 @@ struct exchange {
 	char call_id[37];
 	bool idempotent; /* GET */
 	bool is_post;
-	bool head_sent;
+	bool end_sent; /* with the last byte of a known length */
 	unsigned http_status;
+	uint64_t response_length; /* Content-Length; UINT64_MAX: not known */
 	uint64_t response_bytes;
 	uint64_t started_us, ttfb_us;
 };
@@ -147,6 +148,7 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->http_status = h->status;
+	e->response_length = h->body == HTTP1_BODY_LENGTH ? h->content_length : UINT64_MAX;
 	e->ttfb_us = loop_now_us(e->x->loop) - e->started_us;
 	n = response_fields(h, fields, status);
 	r = tp_stream_head(e->stream, fields, n, false);
@@ -155,7 +157,6 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 			      r == -E2BIG ? "response head larger than the tunnel carries" : "out of memory");
 		return;
 	}
-	e->head_sent = true;
 	transport_kick(e->x->transport);
 }
 
@@ -169,7 +170,8 @@ static void on_upstream_data(void *user, const uint8_t *p, size_t len)
 		exchange_fail(e, TP_REASON_UPSTREAM_TOO_LARGE, "--max-response-bytes of the gateway");
 		return;
 	}
-	if (tp_stream_send(e->stream, p, len, false) < 0) {
+	e->end_sent = e->response_bytes == e->response_length;
+	if (tp_stream_send(e->stream, p, len, e->end_sent) < 0) {
 		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
 		return;
 	}
@@ -184,7 +186,7 @@ static void on_upstream_end(void *user)
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->call = NULL;
-	if (tp_stream_send(e->stream, NULL, 0, true) < 0)
+	if (!e->end_sent && tp_stream_send(e->stream, NULL, 0, true) < 0)
 		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
 	else
 		exchange_end(e, TP_REASON_NONE, NULL);

@@ -1,0 +1,64 @@
+#include "relay/answer.h"
+
+#include "proto/http1.h"
+#include "proto/reasons.h"
+
+enum { BODY_MAX = 4096 };
+
+static int add_json_text(struct buf *out, const char *s)
+{
+	int r = 0;
+
+	for (; *s && r == 0; s++) {
+		if (*s == '"' || *s == '\\')
+			r = buf_printf(out, "\\%c", *s);
+		else if ((uint8_t)*s < 0x20 || (uint8_t)*s >= 0x7f)
+			r = buf_printf(out, "\\u%04x", (uint8_t)*s);
+		else
+			r = buf_add(out, s, 1);
+	}
+	return r;
+}
+
+static int write_body(struct buf *out, const struct answer *a)
+{
+	const struct tp_reason_info *info = tp_reason_info(a->reason);
+	int r;
+
+	r = buf_add_str(out, "{\"jsonrpc\":\"2.0\",\"id\":");
+	if (r == 0)
+		r = buf_add_span(out, a->id.p ? a->id : SPAN("null"));
+	if (r == 0)
+		r = buf_printf(out, ",\"error\":{\"code\":%d,\"message\":\"", info->rpc_code);
+	if (r == 0)
+		r = add_json_text(out, a->text ? a->text : info->text);
+	if (r == 0 && a->detail && a->detail[0])
+		r = buf_add_str(out, ": ");
+	if (r == 0 && a->detail)
+		r = add_json_text(out, a->detail);
+	if (r == 0)
+		r = buf_printf(out, "; the call %s\",\"data\":{\"reason\":\"%s\",\"executed\":\"%s\"",
+			       info->maybe_executed ? "may have been executed" : "was not executed", info->name,
+			       info->maybe_executed ? "maybe" : "no");
+	if (r == 0 && a->call_id)
+		r = buf_printf(out, ",\"call\":\"%s\"", a->call_id);
+	return r < 0 ? r : buf_add_str(out, "}}}\n");
+}
+
+int answer_write(struct buf *out, const struct answer *a)
+{
+	struct buf body;
+	int r;
+
+	buf_init(&body, BODY_MAX);
+	r = write_body(&body, a);
+	if (r == 0)
+		r = http1_write_status(out, a->status, (struct span){ NULL, 0 });
+	if (r == 0)
+		r = buf_printf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s\r\n",
+			       buf_len(&body), a->close ? "Connection: close\r\n" : "", a->extra ? a->extra : "");
+	if (r == 0)
+		r = buf_add_span(out, buf_span(&body));
+	buf_done(&body);
+	return r;
+}

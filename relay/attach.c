@@ -1,0 +1,283 @@
+#include "relay/attach.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/encode.h"
+#include "base/log.h"
+#include "daemon/digest.h"
+#include "daemon/token.h"
+#include "relay/call.h"
+
+#define ATTACHED_MAGIC 0x61747461
+
+struct attached {
+	unsigned magic;
+	struct relay *relay;
+	TAILQ_ENTRY(attached) link;
+	struct transport *transport;
+	char tunnel_id[TUNNEL_ID_MAX + 1];
+	char session[2 * TP_SESSION_ID_BYTES + 1]; /* empty before WELCOME */
+	struct event *grace;
+	bool up;         /* attached now */
+	bool going_away; /* the gateway said so */
+	uint64_t lost_ms;
+};
+
+static void attached_gone(void *p)
+{
+	struct attached *a = p;
+
+	a->magic = 0;
+	free(a);
+}
+
+static void attached_free(struct attached *a)
+{
+	TAILQ_REMOVE(&a->relay->attached, a, link);
+	transport_free(a->transport);
+	event_free(a->grace);
+	loop_free_later(a->relay->loop, attached_gone, a);
+}
+
+/* The session is over: its calls end with that reason, and it goes. */
+static void attached_end(struct attached *a, uint32_t reason)
+{
+	transport_abandon(a->transport, reason);
+	attached_free(a);
+}
+
+static void on_grace_over(evutil_socket_t fd, short what, void *user)
+{
+	struct attached *a = user;
+
+	CHECK_OBJ(a, ATTACHED_MAGIC);
+	log_warning("tunnel %s: session %.8s did not come back in %.0f s; %zu calls end with session-lost", a->tunnel_id,
+		    a->session, (double)a->relay->cfg->resume_grace_ms / 1000, tp_conn_streams(transport_conn(a->transport)));
+	attached_end(a, TP_REASON_SESSION_LOST);
+}
+
+static struct attached *find_session(struct relay *r, const struct attached *fresh, const uint8_t id[TP_SESSION_ID_BYTES])
+{
+	struct attached *a;
+	char hex[2 * TP_SESSION_ID_BYTES + 1];
+
+	hex_encode(id, TP_SESSION_ID_BYTES, hex);
+	TAILQ_FOREACH(a, &r->attached, link)
+		if (a != fresh && strcmp(a->tunnel_id, fresh->tunnel_id) == 0 &&
+		    digest_equal(a->session, hex, sizeof(hex)))
+			return a;
+	return NULL;
+}
+
+static void set_up(struct attached *a)
+{
+	a->up = true;
+	event_del(a->grace);
+	/* The newest first: it is the one that new calls go to. */
+	TAILQ_REMOVE(&a->relay->attached, a, link);
+	TAILQ_INSERT_HEAD(&a->relay->attached, a, link);
+}
+
+/* True when the gateway's old session took this connection over, and `fresh` is gone. */
+static bool resumed(struct attached *fresh, const struct tp_event *ev)
+{
+	static const uint8_t none[TP_SESSION_ID_BYTES];
+	struct attached *a;
+
+	if (memcmp(ev->session, none, sizeof(none)) == 0)
+		return false;
+	a = find_session(fresh->relay, fresh, ev->session);
+	if (!a)
+		return false;
+	if (transport_resume(a->transport, fresh->transport) != 0) {
+		log_warning("tunnel %s: session %.8s cannot go on where it was; starting anew", a->tunnel_id, a->session);
+		attached_end(a, TP_REASON_SESSION_LOST);
+		return false;
+	}
+	fresh->transport = NULL;
+	attached_free(fresh);
+	return true;
+}
+
+static void on_hello(struct attached *a, const struct tp_event *ev)
+{
+	uint8_t id[TP_SESSION_ID_BYTES];
+
+	if (resumed(a, ev))
+		return;
+	if (random_bytes(id, sizeof(id)) < 0 || tp_conn_welcome(transport_conn(a->transport), id, loop_now_ms(a->relay->loop)) < 0) {
+		log_error("tunnel %s: out of memory or entropy: a gateway could not attach", a->tunnel_id);
+		attached_free(a);
+		return;
+	}
+	hex_encode(id, sizeof(id), a->session);
+	log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_TUNNEL_SESSION", a->session }),
+		   "tunnel %s: gateway %.*s attached from %s (region %.*s), session %.8s", a->tunnel_id,
+		   (int)MIN(ev->version.len, (size_t)64), ev->version.p, transport_peer(a->transport),
+		   (int)MIN(ev->region.len, (size_t)64), ev->region.p ? ev->region.p : "", a->session);
+}
+
+static void on_attached(struct attached *a, const struct tp_event *ev)
+{
+	set_up(a);
+	a->relay->counters.sessions++;
+	a->relay->counters.resumed += ev->resumed;
+	if (ev->resumed)
+		log_notice("tunnel %s: session %.8s resumed after %.1f s from %s, %llu frames sent again, %zu calls open",
+			   a->tunnel_id, a->session, a->lost_ms ? (double)(loop_now_ms(a->relay->loop) - a->lost_ms) / 1000 : 0.0,
+			   transport_peer(a->transport), (unsigned long long)ev->replayed_frames,
+			   tp_conn_streams(transport_conn(a->transport)));
+	a->lost_ms = 0;
+	if (a->relay->stopping) {
+		(void)tp_conn_goaway(transport_conn(a->transport), TP_REASON_RELAY_STOPPED, "the relay stops");
+		transport_kick(a->transport);
+	}
+}
+
+static void on_event(void *user, struct tp_event *ev)
+{
+	struct attached *a = user;
+
+	CHECK_OBJ(a, ATTACHED_MAGIC);
+	switch (ev->type) {
+	case TP_EV_HELLO:
+		on_hello(a, ev);
+		break;
+	case TP_EV_ATTACHED:
+		on_attached(a, ev);
+		break;
+	case TP_EV_GOAWAY:
+		a->going_away = true;
+		log_notice("tunnel %s: session %.8s takes no new calls (%s), %zu open", a->tunnel_id, a->session,
+			   tp_reason_name(ev->reason), tp_conn_streams(transport_conn(a->transport)));
+		break;
+	case TP_EV_HEAD:
+	case TP_EV_DATA:
+	case TP_EV_RESET:
+	case TP_EV_WRITABLE:
+		call_event(tp_stream_user(ev->stream), ev);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
+{
+	struct attached *a = user;
+	const uint64_t grace_ms = a->relay->cfg->resume_grace_ms;
+	const struct timeval tv = { (time_t)(grace_ms / 1000), (suseconds_t)(grace_ms % 1000 * 1000) };
+	size_t open = tp_conn_streams(transport_conn(a->transport));
+
+	CHECK_OBJ(a, ATTACHED_MAGIC);
+	a->up = false;
+	if (!a->session[0]) {
+		log_info("tunnel %s: a connection ended before its session began: %s", a->tunnel_id, detail);
+		attached_free(a);
+		return;
+	}
+	if (fatal || grace_ms == 0 || (a->going_away && open == 0)) {
+		log_fields(reason == TP_REASON_GATEWAY_STOPPED ? LOG_LEVEL_NOTICE : LOG_LEVEL_WARNING,
+			   LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_REASON", tp_reason_name(reason) }),
+			   "tunnel %s: session %.8s is over (%s): %s", a->tunnel_id, a->session, tp_reason_name(reason), detail);
+		attached_end(a, TP_REASON_SESSION_LOST);
+		return;
+	}
+	a->lost_ms = loop_now_ms(a->relay->loop);
+	event_add(a->grace, &tv);
+	log_warning("tunnel %s: session %.8s lost its connection (%s%s%s); %zu calls wait up to %.0f s", a->tunnel_id, a->session,
+		    reason == TP_REASON_NONE ? "" : tp_reason_name(reason), reason == TP_REASON_NONE ? "" : ": ", detail, open,
+		    (double)grace_ms / 1000);
+}
+
+static const struct transport_ops transport_callbacks = { .on_event = on_event, .on_lost = on_lost };
+
+static int attached_new(struct relay *r, const char *tunnel_id, struct attached **ret)
+{
+	struct attached *a = calloc(1, sizeof(*a));
+	struct tp_config tp;
+	int rc;
+
+	if (!a)
+		return -ENOMEM;
+	tp_config_init(&tp, TP_RELAY, random_bytes);
+	tp.keepalive_ms = r->cfg->keepalive_ms;
+	tp.grace_ms = r->cfg->resume_grace_ms;
+	tp.max_streams = r->cfg->max_streams;
+	tp.version = "mcp-tunnel-relay/" MCP_TUNNEL_VERSION;
+	a->magic = ATTACHED_MAGIC;
+	a->relay = r;
+	snprintf(a->tunnel_id, sizeof(a->tunnel_id), "%s", tunnel_id);
+	a->grace = event_new(loop_base(r->loop), -1, 0, on_grace_over, a);
+	rc = a->grace ? transport_new(r->loop, &tp, &transport_callbacks, a, &a->transport) : -ENOMEM;
+	if (rc < 0) {
+		if (a->grace)
+			event_free(a->grace);
+		free(a);
+		return rc;
+	}
+	TAILQ_INSERT_TAIL(&r->attached, a, link);
+	*ret = a;
+	return 0;
+}
+
+void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, uint8_t *early, size_t len)
+{
+	struct attached *a;
+
+	if (attached_new(r, tunnel_id, &a) < 0) {
+		channel_abort(take_channel, false);
+		return;
+	}
+	if (transport_attach(a->transport, take_channel, early, len) < 0)
+		attached_free(a);
+}
+
+struct attached *attach_pick(struct relay *r, struct span tunnel_id)
+{
+	struct attached *a;
+
+	TAILQ_FOREACH(a, &r->attached, link)
+		if (a->up && !a->going_away && span_is(tunnel_id, a->tunnel_id))
+			return a;
+	return NULL;
+}
+
+struct transport *attach_transport(const struct attached *a)
+{
+	return a->transport;
+}
+
+void attach_drain_all(struct relay *r)
+{
+	struct attached *a;
+
+	TAILQ_FOREACH(a, &r->attached, link) {
+		if (!a->session[0])
+			continue;
+		(void)tp_conn_goaway(transport_conn(a->transport), TP_REASON_RELAY_STOPPED, "the relay stops");
+		transport_kick(a->transport);
+	}
+}
+
+void attach_stop_all(struct relay *r)
+{
+	struct attached *a;
+
+	while ((a = TAILQ_FIRST(&r->attached))) {
+		transport_close(a->transport, TP_REASON_RELAY_STOPPED, "the relay stops");
+		attached_end(a, TP_REASON_RELAY_STOPPED);
+	}
+}
+
+size_t attach_count(const struct relay *r)
+{
+	const struct attached *a;
+	size_t n = 0;
+
+	TAILQ_FOREACH(a, &r->attached, link)
+		n += a->up;
+	return n;
+}

@@ -1,0 +1,391 @@
+#include "relay/call.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/digest.h"
+#include "proto/mcp.h"
+
+#define CALL_MAGIC 0x72636c6c
+
+enum {
+	HEAD_OUT_MAX = 64 * 1024,
+	DATA_OUT_MAX = TP_WINDOW_CEILING + TP_PAYLOAD_CEILING,
+	CHUNK_OVERHEAD = HTTP1_CHUNK_PREFIX_MAX + 2,
+	MIN_PULL = 512, /* smaller chunks than this are not worth their framing */
+};
+
+enum framing { FRAMING_NONE, FRAMING_LENGTH, FRAMING_CHUNKED };
+
+struct call {
+	unsigned magic;
+	struct relay *relay;
+	struct transport *transport;
+	struct tp_stream *stream; /* NULL once over */
+	const struct call_handler *handler;
+	void *user;
+	struct mcp_scan *scan; /* for the id; NULL for GET and DELETE */
+	char id[UUID_TEXT_LEN + 1];
+	uint64_t request_bytes;
+	bool request_ended;
+	/* the answer */
+	struct buf head, data;
+	enum framing framing;
+	uint64_t length_left; /* FRAMING_LENGTH */
+	bool begun, ended, finished, cut;
+	uint32_t reason; /* how it ended */
+};
+
+/* ---- the request ---- */
+
+static size_t request_fields(const struct call *c, const struct call_start *s, struct tp_field *fields)
+{
+	const struct http1_head *h = s->head;
+	size_t n = 0;
+
+	fields[n++] = (struct tp_field){ SPAN(":kind"), SPAN("exchange") };
+	fields[n++] = (struct tp_field){ SPAN(":route"), s->request->route };
+	fields[n++] = (struct tp_field){ SPAN(":method"), h->method };
+	fields[n++] = (struct tp_field){ SPAN(":call"), span_of(c->id) };
+	fields[n++] = (struct tp_field){ SPAN(":agent"), span_of(s->agent) };
+	fields[n++] = (struct tp_field){ SPAN(":agent-auth"), span_of(s->agent_auth) };
+	if (s->request->query.p)
+		fields[n++] = (struct tp_field){ SPAN(":query"), s->request->query };
+	for (size_t i = 0; i < h->n_fields; i++)
+		if (request_field_travels(h, s->request, h->fields[i].name))
+			fields[n++] = (struct tp_field){ h->fields[i].name, h->fields[i].value };
+	return n;
+}
+
+static int open_stream(struct call *c, const struct call_start *s)
+{
+	struct tp_field fields[HTTP1_FIELDS_MAX + 8];
+	size_t n = request_fields(c, s, fields);
+	int r = tp_stream_open(transport_conn(c->transport), fields, n, s->end, c, &c->stream);
+
+	if (r == -E2BIG)
+		return TP_REASON_TOO_LARGE;
+	return r > 0 ? TP_REASON_REFUSED : r;
+}
+
+int call_new(struct relay *r, const struct call_start *start, const struct call_handler *handler, void *user, struct call **ret)
+{
+	struct call *c = calloc(1, sizeof(*c));
+	int rc;
+
+	if (!c)
+		return -ENOMEM;
+	c->magic = CALL_MAGIC;
+	c->relay = r;
+	c->transport = attach_transport(start->attached);
+	c->handler = handler;
+	c->user = user;
+	c->request_ended = start->end;
+	buf_init(&c->head, HEAD_OUT_MAX);
+	buf_init(&c->data, DATA_OUT_MAX);
+	rc = uuid7_make(clock_wall_us() / 1000, c->id);
+	if (rc == 0 && span_is(start->head->method, "POST"))
+		rc = mcp_scan_new(&c->scan);
+	if (rc == 0)
+		rc = open_stream(c, start);
+	if (rc != 0) {
+		mcp_scan_free(c->scan);
+		free(c);
+		return rc;
+	}
+	r->calls_open++;
+	r->counters.calls_started++;
+	transport_kick(c->transport);
+	*ret = c;
+	return 0;
+}
+
+static void stream_over(struct call *c, uint32_t reason)
+{
+	if (!c->stream)
+		return;
+	c->stream = tp_stream_release(c->stream);
+	c->reason = reason;
+	transport_kick(c->transport);
+}
+
+struct call *call_free(struct call *c)
+{
+	if (!c)
+		return NULL;
+	CHECK_OBJ(c, CALL_MAGIC);
+	stream_over(c, TP_REASON_CANCELLED);
+	c->relay->calls_open--;
+	c->relay->counters.calls_ended[MIN(c->reason, (uint32_t)ARRAY_LEN(c->relay->counters.calls_ended) - 1)]++;
+	log_debug("call %s ended: %s", c->id, c->reason == TP_REASON_NONE ? "complete" : tp_reason_name(c->reason));
+	mcp_scan_free(c->scan);
+	buf_done(&c->head);
+	buf_done(&c->data);
+	c->magic = 0;
+	free(c);
+	return NULL;
+}
+
+uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
+{
+	CHECK_OBJ(c, CALL_MAGIC);
+	c->request_bytes += len;
+	c->request_ended = end;
+	if (c->request_bytes > c->relay->cfg->max_request_bytes) {
+		if (c->stream)
+			tp_stream_reset(c->stream, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
+		stream_over(c, TP_REASON_TOO_LARGE);
+		return TP_REASON_TOO_LARGE;
+	}
+	if (c->scan && mcp_scan_feed(c->scan, p, len) < 0)
+		return TP_REASON_REFUSED;
+	/* The answer may have ended before the request did: the rest goes nowhere. */
+	if (c->stream && tp_stream_send(c->stream, p, len, end) < 0)
+		return TP_REASON_REFUSED;
+	transport_kick(c->transport);
+	return TP_REASON_NONE;
+}
+
+bool call_wants_body(const struct call *c)
+{
+	return !c->stream || tp_stream_wants_data(c->stream);
+}
+
+struct span call_rpc_id(const struct call *c)
+{
+	return c->scan ? mcp_scan_id(c->scan) : (struct span){ NULL, 0 };
+}
+
+const char *call_id(const struct call *c)
+{
+	return c->id;
+}
+
+/* ---- the answer ---- */
+
+static bool field_is_ours(struct span name)
+{
+	return span_iis(name, "Content-Length") || span_iis(name, "Transfer-Encoding") || span_iis(name, "Connection") ||
+	       span_iis(name, "Keep-Alive") || span_iis(name, "Upgrade") || span_iis(name, "Trailer") || span_iis(name, "TE") ||
+	       span_iis(name, "Proxy-Connection");
+}
+
+static int write_framing(struct call *c, const struct tp_event *ev, unsigned status)
+{
+	struct span length = { NULL, 0 };
+	int r;
+
+	for (size_t i = 0; i < ev->n_fields && !length.p; i++)
+		if (span_iis(ev->fields[i].name, "Content-Length"))
+			length = ev->fields[i].value;
+	c->framing = FRAMING_CHUNKED;
+	if (status == 204 || status == 304) {
+		c->framing = FRAMING_NONE;
+		return 0;
+	}
+	if (!length.p && ev->end)
+		length = SPAN("0");
+	if (!length.p)
+		return http1_write_field(&c->head, SPAN("Transfer-Encoding"), SPAN("chunked"));
+	r = span_u64(length, &c->length_left);
+	if (r < 0)
+		return r;
+	c->framing = FRAMING_LENGTH;
+	return http1_write_field(&c->head, SPAN("Content-Length"), length);
+}
+
+/* The head as the agent gets it. Trusts nothing of the gateway: http1_write_* refuse what is no status, name or value. */
+static int write_head(struct call *c, const struct tp_event *ev)
+{
+	struct span text = tp_field_get(ev->fields, ev->n_fields, ":status");
+	uint64_t status;
+	int r = span_u64(text, &status);
+
+	if (r < 0 || text.len != 3 || status < 200 || status > 599)
+		return -EINVAL;
+	r = http1_write_status(&c->head, (unsigned)status, (struct span){ NULL, 0 });
+	for (size_t i = 0; i < ev->n_fields && r == 0; i++)
+		if (ev->fields[i].name.p[0] != ':' && !field_is_ours(ev->fields[i].name))
+			r = http1_write_field(&c->head, ev->fields[i].name, ev->fields[i].value);
+	if (r == 0)
+		r = write_framing(c, ev, (unsigned)status);
+	/* The rest of the request would be read as the next one. */
+	if (r == 0 && !c->request_ended)
+		r = http1_write_field(&c->head, SPAN("Connection"), SPAN("close"));
+	return r < 0 ? r : http1_write_end(&c->head);
+}
+
+/* It cannot be completed. Before the head the front answers; after it the connection ends uncleanly. */
+static void fail(struct call *c, uint32_t reason, const char *detail)
+{
+	if (c->stream)
+		tp_stream_reset(c->stream, reason, detail);
+	stream_over(c, reason);
+	if (!c->begun) {
+		c->handler->on_failed(c->user, reason, detail);
+		return;
+	}
+	c->cut = true;
+	c->handler->on_output(c->user);
+}
+
+static void on_end(struct call *c)
+{
+	if (c->framing == FRAMING_LENGTH && c->length_left) {
+		fail(c, TP_REASON_UPSTREAM_CLOSED, "the answer is shorter than its Content-Length");
+		return;
+	}
+	c->ended = true;
+	stream_over(c, TP_REASON_NONE);
+}
+
+static void on_head(struct call *c, const struct tp_event *ev)
+{
+	if (write_head(c, ev) < 0) {
+		buf_clear(&c->head);
+		fail(c, TP_REASON_PROTOCOL, "the gateway sent an answer that is not HTTP");
+		return;
+	}
+	c->begun = true;
+	if (ev->end)
+		on_end(c);
+	c->handler->on_output(c->user);
+}
+
+static void on_data(struct call *c, const struct tp_event *ev)
+{
+	if (c->framing == FRAMING_LENGTH && ev->len > c->length_left) {
+		fail(c, TP_REASON_PROTOCOL, "the answer is longer than its Content-Length");
+		return;
+	}
+	if (c->framing == FRAMING_NONE && ev->len) {
+		fail(c, TP_REASON_PROTOCOL, "an answer of this status has no body");
+		return;
+	}
+	if (c->framing == FRAMING_LENGTH)
+		c->length_left -= ev->len;
+	if (buf_add(&c->data, ev->data, ev->len) < 0) {
+		fail(c, TP_REASON_INTERNAL, "out of memory");
+		return;
+	}
+	if (ev->end)
+		on_end(c);
+	if (!c->cut)
+		c->handler->on_output(c->user);
+}
+
+void call_event(struct call *c, const struct tp_event *ev)
+{
+	char detail[TP_DETAIL_MAX + 1];
+
+	CHECK_OBJ(c, CALL_MAGIC);
+	switch (ev->type) {
+	case TP_EV_HEAD:
+		on_head(c, ev);
+		break;
+	case TP_EV_DATA:
+		on_data(c, ev);
+		break;
+	case TP_EV_WRITABLE:
+		c->handler->on_writable(c->user);
+		break;
+	case TP_EV_RESET:
+		snprintf(detail, sizeof(detail), "%.*s", SPAN_FMT(ev->detail));
+		fail(c, tp_reason_known(ev->reason) ? ev->reason : TP_REASON_INTERNAL, detail);
+		break;
+	default:
+		break;
+	}
+}
+
+static size_t pull_head(struct call *c, uint8_t *dst, size_t room)
+{
+	size_t n = MIN(room, buf_len(&c->head));
+
+	if (n) {
+		memcpy(dst, buf_bytes(&c->head), n);
+		buf_drop(&c->head, n);
+		if (!buf_len(&c->head))
+			buf_clear(&c->head);
+	}
+	return n;
+}
+
+/* The bytes have gone to the agent's socket: credit for the gateway. */
+static void give_credit(struct call *c, size_t len)
+{
+	if (!c->stream)
+		return;
+	tp_stream_consumed(c->stream, len, loop_now_us(c->relay->loop));
+	transport_kick(c->transport);
+}
+
+/* One chunk (or plain bytes) of what is there. */
+static size_t pull_data(struct call *c, uint8_t *dst, size_t room)
+{
+	bool chunked = c->framing == FRAMING_CHUNKED;
+	size_t overhead = chunked ? CHUNK_OVERHEAD : 0, n = 0, len = buf_len(&c->data);
+
+	if (!len || room < MIN(len, (size_t)MIN_PULL) + overhead)
+		return 0;
+	len = MIN(len, room - overhead);
+	if (chunked)
+		n = http1_chunk_prefix((char *)dst, len);
+	memcpy(dst + n, buf_bytes(&c->data), len);
+	n += len;
+	if (chunked) {
+		memcpy(dst + n, "\r\n", 2);
+		n += 2;
+	}
+	buf_drop(&c->data, len);
+	give_credit(c, len);
+	return n;
+}
+
+static size_t pull_end(struct call *c, uint8_t *dst, size_t room)
+{
+	if (!c->ended || c->finished || buf_len(&c->head) || buf_len(&c->data))
+		return 0;
+	if (c->framing != FRAMING_CHUNKED) {
+		c->finished = true;
+		return 0;
+	}
+	if (room < 5)
+		return 0;
+	memcpy(dst, "0\r\n\r\n", 5);
+	c->finished = true;
+	return 5;
+}
+
+size_t call_pull(struct call *c, uint8_t *dst, size_t room)
+{
+	size_t n;
+
+	CHECK_OBJ(c, CALL_MAGIC);
+	n = pull_head(c, dst, room);
+	if (!buf_len(&c->head))
+		n += pull_data(c, dst + n, room - n);
+	return n + pull_end(c, dst + n, room - n);
+}
+
+bool call_has_output(const struct call *c)
+{
+	return buf_len(&c->head) || buf_len(&c->data) || (c->ended && !c->finished);
+}
+
+bool call_is_done(const struct call *c)
+{
+	return c->finished;
+}
+
+bool call_is_cut(const struct call *c)
+{
+	return c->cut && !buf_len(&c->head) && !buf_len(&c->data);
+}
+
+bool call_has_begun(const struct call *c)
+{
+	return c->begun;
+}

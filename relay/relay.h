@@ -1,0 +1,42 @@
+/* What the relay's modules share: configuration, registry, sessions of gateways, connections of agents, counters. Owned by
+ * relay/relay.c. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "daemon/loop.h"
+#include "daemon/tls.h"
+#include "proto/tunnel.h"
+#include "relay/config.h"
+#include "relay/registry.h"
+#include "relay/request.h"
+
+#define RELAY_MAGIC 0x72656c79
+
+struct front;
+struct attached;
+
+struct relay_counters {
+	uint64_t agent_connections, requests, refused; /* refused: by the relay itself */
+	uint64_t calls_started, calls_ended[64];       /* by reason; [NONE]: complete */
+	uint64_t gateway_connections, gateway_refused, sessions, resumed;
+};
+
+struct relay {
+	unsigned magic;
+	const struct relay_config *cfg;
+	struct loop *loop;
+	struct tls_context *tls;
+	struct registry *registry;
+	struct request_names names;
+	TAILQ_HEAD(front_list, front) fronts;          /* connections of agents, and gateways before their upgrade */
+	TAILQ_HEAD(attached_list, attached) attached;  /* sessions, newest first */
+	size_t calls_open;
+	bool stopping;
+	struct relay_counters counters;
+};
+
+/* 0; -EINVAL for the configuration, other -errno for the machine; err gets one line for people. */
+int relay_new(const struct relay_config *cfg, char *err, size_t err_size, struct relay **ret);
+struct relay *relay_free(struct relay *r);
+int relay_run(struct relay *r);
