@@ -108,7 +108,7 @@ def test_certificate(gateway, fake_relay, certs, which):
         ("other-subprotocol", "subprotocol-missing", r"mcp-tunnel\.v1"),
         ("teapot", "not-a-control-plane", r"418"),
         ("not-http", "not-a-control-plane", r"HTTP"),
-        ("accept-wrong", "not-a-control-plane", r"Accept"),
+        ("accept-wrong", "not-a-control-plane", r"WebSocket"),
     ],
 )
 def test_other_end_is_no_relay(gateway, fake_relay, certs, behaviour, name, detail):
