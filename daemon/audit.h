@@ -1,7 +1,12 @@
 /* The audit record (schema version 1). One record before a call goes to the MCP server, exactly one when it has ended.
  * A sink that does not take the request record refuses the call (fail closed).
  *
- * Sinks: the journal by its native protocol (daemon/journal.h), or a file of JSON lines (O_APPEND).
+ * Sinks: the journal by its native protocol (daemon/journal.h), or a file of JSON lines (daemon/audit_writer.h). Neither
+ * is ever waited for.
+ *
+ * MCP_SEQ counts from 0 in each process. The record of a refused call takes no number, since the call was not made; that
+ * of an ending or a denial does, so that a lost one shows as a hole. MCP_STATUS comes from the ending alone: tool_error
+ * and rpc_error, which are said in the body of the answer, are not told apart from ok.
  */
 #pragma once
 
@@ -16,7 +21,7 @@ enum audit_sink { AUDIT_NONE, AUDIT_JOURNALD, AUDIT_FILE };
 
 struct audit_config {
 	enum audit_sink sink;
-	const char *path;       /* AUDIT_FILE */
+	const char *path;       /* AUDIT_FILE; for AUDIT_JOURNALD another socket than journald's own */
 	const char *identifier; /* SYSLOG_IDENTIFIER */
 	struct span hash_secret; /* the tunnel's token: the key of the arguments hash is derived from it (HKDF) */
 	const char *tunnel_id;
