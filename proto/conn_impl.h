@@ -152,5 +152,5 @@ void stream_maybe_close(struct tp_stream *s);
 /* The stream ends by reset; the user is told. */
 void stream_tell_reset(struct tp_stream *s, uint32_t reason);
 
-/* Debug builds: asserts what always holds. */
+/* conn_check.c: asserts what always holds; walks every stream. For tests. */
 void tp_conn_check(const struct tp_conn *c);
