@@ -198,7 +198,10 @@ static void on_upstream_fail(void *user, uint32_t reason, const char *detail)
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->call = NULL;
-	exchange_fail(e, reason, detail);
+	log_fields(LOG_LEVEL_INFO, LOG_FIELDS({ "MCP_CALL_ID", e->call_id }, { "MCP_REASON", tp_reason_name(reason) }),
+		   "call %s: %s: %s", e->call_id, tp_reason_name(reason), detail);
+	/* The detail names addresses inside the network: it stays here. */
+	exchange_fail(e, reason, NULL);
 }
 
 static const struct upstream_ops upstream_callbacks = {
