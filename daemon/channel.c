@@ -244,8 +244,8 @@ static int channel_start(struct channel *c, const struct channel_options *opt)
 	return c->fault ? -c->fault : 0;
 }
 
-int channel_new(struct loop *l, int take_fd, const struct channel_options *opt, const struct channel_ops *ops, void *user,
-		struct channel **ret)
+int channel_new(struct loop *l, int take_fd, const struct channel_options *opt, const struct channel_ops *ops,
+		void *user, struct channel **ret)
 {
 	struct channel *c = calloc(1, sizeof(*c));
 	int r = 0;
@@ -264,7 +264,7 @@ int channel_new(struct loop *l, int take_fd, const struct channel_options *opt, 
 	loop_task_init(&c->task, on_task, c);
 	loop_task_init(&c->abandoned, on_abandoned, c);
 	if (opt->tls)
-		r = tls_pump_init(&c->pump, opt->tls, opt->server, opt->server_name, loop_tx_raw(l), LOOP_TX_RAW_BYTES, &c->pending);
+		r = tls_pump_init(&c->pump, opt->tls, opt->server, opt->server_name, l, &c->pending);
 	if (r < 0) {
 		close(take_fd);
 		channel_free(c);

@@ -1,4 +1,5 @@
-/* Shared by channel.c (life and ends), channel_rx.c (reading) and channel_tx.c (writing and closing in order); for nobody else. */
+/* Shared by channel.c (life and ends), channel_rx.c (reading) and channel_tx.c (writing and closing in order); for
+ * nobody else. */
 #pragma once
 
 #include <event2/event_struct.h>
@@ -28,8 +29,8 @@ enum channel_state {
 enum channel_watch {
 	WATCH_NOTHING,
 	WATCH_READ, /* level-triggered */
-	/* Edge-triggered EV_CLOSED and EV_WRITE: libevent reports EPOLLERR as EV_READ | EV_WRITE, so that EV_CLOSED alone, level-triggered,
-	 * would miss a reset and spin on it. */
+	/* Edge-triggered EV_CLOSED and EV_WRITE: libevent reports EPOLLERR as EV_READ | EV_WRITE, so that EV_CLOSED
+	 * alone, level-triggered, would miss a reset and spin on it. */
 	WATCH_GONE,
 };
 

@@ -130,14 +130,16 @@ static void arm(struct event *e, uint64_t ms)
 	event_add(e, &tv);
 }
 
-/* A port of the ephemeral range on this machine can be "connected" to itself, and is then taken from the server that should be there. */
+/* A port of the ephemeral range on this machine can be "connected" to itself, and is then taken from the server that
+ * should be there. */
 static bool is_self_connected(int fd)
 {
 	struct sockaddr_storage a = { 0 }, b = { 0 };
 	socklen_t a_len = sizeof(a), b_len = sizeof(b);
 
-	return getsockname(fd, (struct sockaddr *)&a, &a_len) == 0 && getpeername(fd, (struct sockaddr *)&b, &b_len) == 0 &&
-	       a.ss_family != AF_UNIX && a_len == b_len && memcmp(&a, &b, a_len) == 0;
+	if (getsockname(fd, (struct sockaddr *)&a, &a_len) < 0 || getpeername(fd, (struct sockaddr *)&b, &b_len) < 0)
+		return false;
+	return a.ss_family != AF_UNIX && a_len == b_len && memcmp(&a, &b, a_len) == 0;
 }
 
 static void attempt_won(struct dial *d, struct attempt *a)
@@ -251,9 +253,12 @@ static void take_addrs(struct dial *d, const struct resolve_addr *addrs, size_t 
 	for (size_t left = n; left; left--) {
 		size_t pick = n;
 
-		for (size_t i = n; i-- > 0;)
-			if (!taken[i] && (addrs[i].sa.ss_family == family || pick == n || addrs[pick].sa.ss_family != family))
+		for (size_t i = n; i-- > 0;) {
+			bool worse = pick < n && addrs[pick].sa.ss_family == family && addrs[i].sa.ss_family != family;
+
+			if (!taken[i] && !worse)
 				pick = i;
+		}
 		taken[pick] = true;
 		family = addrs[pick].sa.ss_family == AF_INET ? AF_INET6 : AF_INET;
 		if (!d->allow || d->allow(d->allow_user, (const struct sockaddr *)&addrs[pick].sa))

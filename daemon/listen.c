@@ -153,7 +153,7 @@ static int bind_tcp(struct listener *ln, const struct addrinfo *ai)
 
 int listen_tcp(struct loop *l, const char *addr, uint16_t port, listen_fn *fn, void *user, struct listener **ret)
 {
-	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE };
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
 	struct addrinfo *ai = NULL;
 	struct listener *ln;
 	char service[8];

@@ -81,7 +81,7 @@ static struct job *job_new(const char *host, uint16_t port)
 
 static void lookup(const char *host, uint16_t port, int flags, struct answer *a)
 {
-	const struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV };
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV };
 	struct addrinfo *list = NULL;
 	char service[8];
 

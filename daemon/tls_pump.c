@@ -30,7 +30,7 @@ static int bio_write(BIO *b, const char *src, size_t len, size_t *ret_len)
 	struct tls_pump *p = BIO_get_data(b);
 
 	BIO_clear_retry_flags(b);
-	if (len > p->out_cap - p->out_len) {
+	if (len > LOOP_TX_RAW_BYTES - p->out_len) {
 		/* The order is spill, then scratch: empty the one into the other. */
 		if (buf_add(p->spill, p->out, p->out_len) < 0)
 			return 0;
@@ -68,7 +68,7 @@ static BIO_METHOD *bio_method(void)
 	return method;
 }
 
-int tls_pump_init(struct tls_pump *p, struct tls_context *t, bool server, const char *server_name, uint8_t *out, size_t out_cap,
+int tls_pump_init(struct tls_pump *p, struct tls_context *t, bool server, const char *server_name, struct loop *l,
 		  struct buf *spill)
 {
 	BIO_METHOD *method = bio_method();
@@ -83,7 +83,7 @@ int tls_pump_init(struct tls_pump *p, struct tls_context *t, bool server, const 
 		SSL_free(ssl);
 		return -ENOMEM;
 	}
-	*p = (struct tls_pump){ .ssl = ssl, .out = out, .out_cap = out_cap, .spill = spill };
+	*p = (struct tls_pump){ .ssl = ssl, .out = loop_tx_raw(l), .spill = spill };
 	BIO_set_data(b, p);
 	BIO_set_init(b, 1);
 	SSL_set_bio(ssl, b, b);
@@ -176,17 +176,18 @@ static void verify_error(struct tls_pump *p, long v, char *dst, size_t size)
 	}
 }
 
-static void library_error(unsigned long e, char *dst, size_t size)
+static void library_error(unsigned long e, bool in_handshake, char *dst, size_t size)
 {
-	int reason = ERR_GET_REASON(e);
+	int reason = ERR_GET_LIB(e) == ERR_LIB_SSL ? ERR_GET_REASON(e) : 0;
 	const char *text = e ? ERR_reason_error_string(e) : NULL;
+	bool not_tls = reason == SSL_R_HTTP_REQUEST || reason == SSL_R_HTTPS_PROXY_REQUEST ||
+		       reason == SSL_R_WRONG_VERSION_NUMBER;
 
-	if (ERR_GET_LIB(e) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
+	if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
 		snprintf(dst, size, "the peer refused: %s", SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET));
-	else if (ERR_GET_LIB(e) == ERR_LIB_SSL &&
-		 (reason == SSL_R_HTTP_REQUEST || reason == SSL_R_HTTPS_PROXY_REQUEST || reason == SSL_R_WRONG_VERSION_NUMBER))
+	else if (in_handshake && not_tls)
 		snprintf(dst, size, "the peer does not speak TLS");
-	else if (ERR_GET_LIB(e) == ERR_LIB_SSL && reason == SSL_R_UNSUPPORTED_PROTOCOL)
+	else if (reason == SSL_R_UNSUPPORTED_PROTOCOL)
 		snprintf(dst, size, "the peer offers no TLS version that is allowed here");
 	else
 		snprintf(dst, size, "TLS failed: %s", text ? text : "unknown error");
@@ -200,6 +201,6 @@ void tls_pump_error(struct tls_pump *p, char *dst, size_t size)
 	if (v != X509_V_OK)
 		verify_error(p, v, dst, size);
 	else
-		library_error(e, dst, size);
+		library_error(e, !SSL_is_init_finished(p->ssl), dst, size);
 	ERR_clear_error();
 }

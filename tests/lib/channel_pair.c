@@ -278,9 +278,11 @@ static void on_stop(evutil_socket_t fd, short what, void *user)
 void run_ms(struct loop *l, unsigned ms)
 {
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+	struct event *e = event_new(loop_base(l), -1, 0, on_stop, l);
 
-	event_base_once(loop_base(l), -1, EV_TIMEOUT, on_stop, l, &tv);
+	event_add(e, &tv);
 	run(l);
+	event_free(e);
 }
 
 void run(struct loop *l)

@@ -66,3 +66,15 @@ void pair_done(struct pair *p);
 void run_ms(struct loop *l, unsigned ms);
 /* Until loop_stop(): by stop_when_... */
 void run(struct loop *l);
+/* Until the condition is true, for at most 30 s. */
+#define run_until(l, cond)                                                                                             \
+	do {                                                                                                           \
+		for (unsigned i_ = 0; i_ < 6000 && !(cond); i_++)                                                      \
+			run_ms(l, 5);                                                                                  \
+		ck_assert(cond);                                                                                       \
+	} while (0)
+/* Opened, or failed to. */
+static inline bool end_settled(const struct end *e)
+{
+	return e->n_open || e->n_closed;
+}
