@@ -432,6 +432,12 @@ static bool on_ws_close(struct tp_conn *c, const struct ws_item *item, struct tp
 	return true;
 }
 
+static void event_init(struct tp_event *ev)
+{
+	/* Not the fields: six kilobytes for each event would be felt. */
+	memset(ev, 0, offsetof(struct tp_event, fields));
+}
+
 /* Works through the input until an event is there (true) or the input is used up. */
 static bool read_input(struct tp_conn *c, uint64_t now_us, struct tp_event *ev)
 {
@@ -440,6 +446,8 @@ static bool read_input(struct tp_conn *c, uint64_t now_us, struct tp_event *ev)
 	bool told = false;
 
 	while (!told && !k->failed && !c->tell_attached && TAILQ_EMPTY(&c->events)) {
+		/* What an untold frame left there is not the next one's. */
+		event_init(ev);
 		if (k->partial_in_use) {
 			buf_drop(&k->partial, buf_len(&k->partial));
 			k->partial_in_use = false;
@@ -502,12 +510,6 @@ static bool next_queued(struct tp_conn *c, struct tp_event *ev)
 		return true;
 	}
 	return false;
-}
-
-static void event_init(struct tp_event *ev)
-{
-	/* Not the fields: six kilobytes for each event would be felt. */
-	memset(ev, 0, offsetof(struct tp_event, fields));
 }
 
 bool tp_conn_has_event(const struct tp_conn *c)

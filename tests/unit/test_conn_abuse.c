@@ -573,6 +573,35 @@ START_TEST(abandoned_in_the_middle_of_a_frame)
 }
 END_TEST
 
+/* A frame that nobody is told of leaves nothing in the event that follows it in the same input. */
+START_TEST(untold_frames_leave_no_trace)
+{
+	uint8_t bytes[64], *at = bytes;
+
+	begin(TP_GATEWAY);
+	raw_open(&r, 1, false);
+	raw_open(&r, 2, false);
+	tp_stream_head(r.last, NULL, 0, false);
+	tp_stream_send(r.last, zeros, 300 * 1000 - 65536, true);
+	tp_stream_release(r.last);
+	tp_conn_goaway(r.c, TP_REASON_GATEWAY_STOPPED, NULL);
+	at += ws_header(at, WS_BINARY, 11, NULL);
+	frame_put_header(at, TP_DATA, TP_FLAG_END, 2);
+	memcpy(at + 8, "end", 3);
+	at += 11;
+	at += ws_header(at, WS_BINARY, 12, NULL);
+	frame_put_header(at, TP_RESET, 0, 1);
+	put_be32(at + 8, TP_REASON_CANCELLED);
+	at += 12;
+	tp_conn_feed(r.c, bytes, (size_t)(at - bytes));
+	ck_assert(tp_conn_next(r.c, r.now_us, &r.ev));
+	ck_assert_int_eq(r.ev.type, TP_EV_RESET);
+	ck_assert(!r.ev.end && r.ev.len == 0 && !r.ev.data);
+	ck_assert(!tp_conn_next(r.c, r.now_us, &r.ev));
+	raw_done(&r);
+}
+END_TEST
+
 /* Streams that have ended but were not released do not get lost with their session. */
 START_TEST(nothing_leaks_with_a_session)
 {
@@ -595,4 +624,5 @@ UNIT_MAIN("conn_abuse",
 	  ADD(more_streams_than_allowed) ADD(a_peer_that_acknowledges_nothing)
 	  ADD(answers_that_nobody_acknowledges) ADD(rapid_resets) ADD(resets_per_second) ADD(pings_per_second)
 	  ADD(empty_data_per_second) ADD(impossible_acknowledgements) ADD(goaway_twice)
-	  ADD(abandoned_in_the_middle_of_a_frame) ADD(nothing_leaks_with_a_session))
+	  ADD(abandoned_in_the_middle_of_a_frame) ADD(nothing_leaks_with_a_session)
+	  ADD(untold_frames_leave_no_trace))
