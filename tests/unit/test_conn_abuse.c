@@ -582,9 +582,8 @@ START_TEST(untold_frames_leave_no_trace)
 	raw_open(&r, 1, false);
 	raw_open(&r, 2, false);
 	tp_stream_head(r.last, NULL, 0, false);
-	tp_stream_send(r.last, zeros, 300 * 1000 - 65536, true);
+	tp_stream_send(r.last, zeros, sizeof(zeros), true);
 	tp_stream_release(r.last);
-	tp_conn_goaway(r.c, TP_REASON_GATEWAY_STOPPED, NULL);
 	at += ws_header(at, WS_BINARY, 11, NULL);
 	frame_put_header(at, TP_DATA, TP_FLAG_END, 2);
 	memcpy(at + 8, "end", 3);
