@@ -12,6 +12,7 @@ struct span {
 };
 
 #define SPAN(lit) ((struct span){ "" lit, sizeof(lit) - 1 })
+#define SPAN_INIT(lit) { "" lit, sizeof(lit) - 1 } /* the same, for static tables */
 /* For printf: printf("%.*s", SPAN_FMT(s)). */
 #define SPAN_FMT(s) (int)(s).len, (s).p ? (s).p : ""
 

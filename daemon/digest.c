@@ -204,13 +204,32 @@ void secret_wipe(void *p, size_t len)
 		explicit_bzero(p, len);
 }
 
+/* Ids need no system call each. Each byte is used once and wiped. */
+static int random_pooled(void *p, size_t len)
+{
+	static _Thread_local uint8_t pool[512];
+	static _Thread_local size_t left;
+	int r;
+
+	if (left < len) {
+		r = random_bytes(pool, sizeof(pool));
+		if (r < 0)
+			return r;
+		left = sizeof(pool);
+	}
+	left -= len;
+	memcpy(p, pool + left, len);
+	memset(pool + left, 0, len);
+	return 0;
+}
+
 int uuid7_make(uint64_t unix_ms, char out[UUID_TEXT_LEN + 1])
 {
 	static const uint8_t group[] = { 4, 2, 2, 2, 6 };
 	uint8_t id[16];
 	char *at = out;
 	size_t pos = 0;
-	int r = random_bytes(id + 6, sizeof(id) - 6);
+	int r = random_pooled(id + 6, sizeof(id) - 6);
 
 	if (r < 0)
 		return r;

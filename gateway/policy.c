@@ -6,10 +6,20 @@
 #include "proto/http1.h"
 
 /* Never taken from the far side: how messages are framed, where they go, and names that a server behind the tunnel trusts. */
-static const char *const withheld[] = {
-	"Host",	   "Origin",	     "Content-Length",	    "Connection", "Keep-Alive",	      "Proxy-Connection",
-	"TE",	   "Trailer",	     "Transfer-Encoding",   "Upgrade",	  "Proxy-Authenticate", "Proxy-Authorization",
-	"Expect",
+static const struct span withheld[] = {
+	SPAN_INIT("Host"),
+	SPAN_INIT("Origin"),
+	SPAN_INIT("Content-Length"),
+	SPAN_INIT("Connection"),
+	SPAN_INIT("Keep-Alive"),
+	SPAN_INIT("Proxy-Connection"),
+	SPAN_INIT("TE"),
+	SPAN_INIT("Trailer"),
+	SPAN_INIT("Transfer-Encoding"),
+	SPAN_INIT("Upgrade"),
+	SPAN_INIT("Proxy-Authenticate"),
+	SPAN_INIT("Proxy-Authorization"),
+	SPAN_INIT("Expect"),
 };
 
 bool policy_field_passes(struct span name)
@@ -17,7 +27,7 @@ bool policy_field_passes(struct span name)
 	if (name.len >= 11 && span_iis(span_make(name.p, 11), "Mcp-Tunnel-"))
 		return false;
 	for (size_t i = 0; i < ARRAY_LEN(withheld); i++)
-		if (span_iis(name, withheld[i]))
+		if (span_ieq(name, withheld[i]))
 			return false;
 	return true;
 }

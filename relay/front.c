@@ -62,6 +62,7 @@ struct front {
 	struct loop_task turn; /* after the answer has been pulled */
 	char tunnel_id[TUNNEL_ID_MAX + 1]; /* UPGRADING */
 	char peer[128];
+	char local[64]; /* the address that the agent connected to: one of our names; empty: not asked yet */
 };
 
 static void read_bytes(struct front *f, const uint8_t *p, size_t len);
@@ -295,17 +296,17 @@ static const char *check_agent(const struct relay *r, const struct request *q)
 	return r->cfg->agents_need_key || !registry_has_tunnel(r->registry, q->tunnel) ? NULL : "unknown";
 }
 
-/* The address that the agent connected to: one of our names. */
-static void local_name(const struct front *f, char *dst, size_t size)
+static const char *local_name(struct front *f)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
 
-	snprintf(dst, size, "unix");
-	if (getsockname(channel_fd(f->channel), (struct sockaddr *)&ss, &len) < 0 || ss.ss_family == AF_UNIX)
-		return;
-	if (getnameinfo((struct sockaddr *)&ss, len, dst, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0)
-		snprintf(dst, size, "unix");
+	if (f->local[0])
+		return f->local;
+	if (getsockname(channel_fd(f->channel), (struct sockaddr *)&ss, &len) < 0 || ss.ss_family == AF_UNIX ||
+	    getnameinfo((struct sockaddr *)&ss, len, f->local, sizeof(f->local), NULL, 0, NI_NUMERICHOST) != 0)
+		snprintf(f->local, sizeof(f->local), "unix");
+	return f->local;
 }
 
 static void on_head(struct front *f)
@@ -315,14 +316,12 @@ static void on_head(struct front *f)
 	struct request q;
 	struct refusal why;
 	const char *agent;
-	char local[64];
 
 	r->counters.requests++;
 	f->body_ended = h->body == HTTP1_BODY_NONE;
 	f->close_after = !h->keep_alive || r->stopping;
 	f->refusal_call[0] = '\0';
-	local_name(f, local, sizeof(local));
-	if (!request_check(h, &r->names, local, origin_allowed, r->cfg, &q, &why)) {
+	if (!request_check(h, &r->names, local_name(f), origin_allowed, r->cfg, &q, &why)) {
 		refuse(f, why.status, why.extra, why.reason, why.text, NULL);
 		return;
 	}
