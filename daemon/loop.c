@@ -188,7 +188,7 @@ static int run_turns(struct loop *l)
 
 	for (;;) {
 		end_turn(l);
-		if (l->stop)
+		if (l->stop && TAILQ_EMPTY(&l->at_free))
 			return 0;
 		l->now_us = 0;
 		r = event_base_loop(l->base, EVLOOP_ONCE | (has_tasks(l) ? EVLOOP_NONBLOCK : 0));

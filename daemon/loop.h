@@ -13,7 +13,7 @@ int loop_new(struct loop **ret);
 struct loop *loop_free(struct loop *l);
 struct event_base *loop_base(struct loop *l);
 
-/* Runs until loop_stop(), then ends the turn (tasks, frees) and returns. 0 or -errno; -EDEADLK when there is nothing to wait for. */
+/* Runs until loop_stop() and until what lingers (channel_close()) is through, then ends the turn (tasks, frees) and returns. 0 or -errno; -EDEADLK when there is nothing to wait for. */
 int loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 

@@ -127,6 +127,7 @@ static const struct session_ops session_callbacks = { .on_stream = on_stream, .o
 
 static void stop_now(struct gateway *g)
 {
+	event_del(g->drain);
 	if (g->exchanges.open)
 		log_warning("drain time is over: ending %zu calls", g->exchanges.open);
 	exchange_end_all(&g->exchanges, TP_REASON_GATEWAY_STOPPED, "--drain-timeout of the gateway");

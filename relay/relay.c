@@ -55,6 +55,7 @@ static void stop_now(struct relay_program *p)
 {
 	struct relay *r = &p->relay;
 
+	event_del(p->drain);
 	if (r->calls_open)
 		log_warning("drain time is over: ending %zu calls", r->calls_open);
 	attach_stop_all(r);
