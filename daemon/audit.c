@@ -14,6 +14,7 @@
 enum {
 	AUDIT_MAGIC = 0x41554454,
 	DETAIL_MAX = 320,
+	WARN_EVERY_US = 2000000,
 	LABEL_MAX = 128, /* identifier, tunnel, session, peer */
 	FACT_KEEP = AUDIT_NAME_MAX + 8, /* cut at this length, a value is escaped and cut to the same text as the whole */
 };
@@ -62,8 +63,10 @@ struct audit {
 	uint64_t stamp_s; /* the second that stamp is of */
 	char stamp[sizeof("1970-01-01T00:00:00.000000Z")];
 	bool failing;
+	bool warned; /* and the end of it is still to be told */
+	uint64_t warned_us;
+	uint64_t n_refused, n_lost; /* not told yet */
 	char detail[DETAIL_MAX];
-	uint64_t n_refused, n_lost; /* since it is failing */
 	struct audit_record record;
 };
 
@@ -286,29 +289,37 @@ static int put_call(struct audit *a, const struct audit_call *c, const struct sp
 
 /* ---- What comes of a record ---- */
 
+/* journald's flow control may come and go many times a second: what was not told at once is told together. */
+static bool may_log(const struct audit *a)
+{
+	return !a->warned_us || loop_now_us(a->loop) - a->warned_us >= WARN_EVERY_US;
+}
+
 static void on_taken(struct audit *a)
 {
 	a->seq++;
-	if (!a->failing)
-		return;
 	a->failing = false;
-	log_notice("audit: records are taken again; in between %" PRIu64 " calls were refused and %" PRIu64
+	if (a->n_refused + a->n_lost == 0 || !(a->warned || may_log(a)))
+		return;
+	log_notice("audit: records are taken again; %" PRIu64 " calls were refused, and %" PRIu64
 		   " records of endings and denials were lost",
 		   a->n_refused, a->n_lost);
 	a->n_refused = a->n_lost = 0;
+	a->warned = false;
 }
 
 static void on_failure(struct audit *a, int r, bool made)
 {
-	bool before = a->failing;
-
 	a->failing = true;
 	if (made)
 		audit_writer_explain(a->writer, r, a->detail, sizeof(a->detail));
 	else
 		snprintf(a->detail, sizeof(a->detail), "cannot make a record: %s", strerror(-r));
-	if (!before)
-		log_warning("audit: %s; calls are refused until records are taken again", a->detail);
+	if (a->warned || !may_log(a))
+		return;
+	log_warning("audit: %s; calls are refused until records are taken again", a->detail);
+	a->warned = true;
+	a->warned_us = loop_now_us(a->loop);
 }
 
 /* making: 0, or why there is no whole record. */

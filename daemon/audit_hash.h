@@ -1,11 +1,11 @@
-/* The hash of a call's arguments, so that a record can be matched to arguments known from elsewhere without holding them.
+/* The hash of a call's arguments: a record can be matched to arguments known from elsewhere without holding them.
  *
  *	hmac-sha256-jcs:KEYID:HEX   over the canonical form (RFC 8785)
  *	hmac-sha256-raw:KEYID:HEX   over the bytes as received, where RFC 8785 does not cover them
  *	none                        no arguments
  *
- * The key is HKDF-SHA256 (RFC 5869) of the secret, no salt, info "mcp-tunnel audit arguments hash v1"; KEYID is the first
- * 8 hex digits of SHA-256(key).
+ * The key is HKDF-SHA256 (RFC 5869) of the secret, no salt, info "mcp-tunnel audit arguments hash v1"; KEYID is the
+ * first 8 hex digits of SHA-256(key).
  */
 #pragma once
 

@@ -2,7 +2,8 @@
  *
  * Values from outside are escaped: control characters (C0, DEL, C1, line and paragraph separators, direction overrides)
  * and bytes that are not UTF-8 become \xNN, one for each byte. So that this can be undone, a backslash before an `x` is
- * written \x5c; any other backslash stands for itself. A value that is too long is cut at a character and ends in U+2026.
+ * written \x5c; any other backslash stands for itself. A value that is too long is cut at a character and ends in
+ * U+2026.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-/* Where audit records go: the journal, or a file of JSON lines. A record is taken whole or refused, and never waited for.
+/* Where audit records go: the journal, or a file of JSON lines. A record is taken whole or refused, never waited for.
  *
  * A JSON line is an object of strings: the names of the fields in lower case, in their order, MESSAGE first. It is one
  * write() on a descriptor in append mode; what a write that failed half-way left behind is ended by a newline before the
