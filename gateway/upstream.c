@@ -39,7 +39,7 @@ struct upstream_call {
 	size_t head_at, body_at; /* sent; kept whole until the answer begins, for the one retry */
 	bool idempotent;
 	bool reused;   /* on a kept connection */
-	bool answered; /* a byte of the answer has come */
+	bool answered; /* a byte of the answer has come: no retry any more */
 	unsigned informational;
 	bool paused;
 };
@@ -89,6 +89,7 @@ static void conn_gone(void *p)
 static void conn_drop(struct upstream_conn *k, bool at_once)
 {
 	struct upstream *u = k->upstream;
+	struct channel *channel = k->channel;
 
 	if (!k->call) {
 		TAILQ_REMOVE(&u->idle, k, link);
@@ -96,12 +97,13 @@ static void conn_drop(struct upstream_conn *k, bool at_once)
 	} else {
 		k->call->conn = NULL;
 	}
-	if (k->channel && at_once)
-		channel_abort(k->channel, false);
-	else if (k->channel)
-		channel_close(k->channel, 0);
+	/* Before the close, which asks for what is still to be sent. */
 	k->channel = NULL;
 	k->call = NULL;
+	if (channel && at_once)
+		channel_abort(channel, false);
+	else if (channel)
+		channel_close(channel, 0);
 	loop_free_later(u->loop, conn_gone, k);
 }
 
@@ -159,7 +161,6 @@ static bool call_event(struct upstream_call *c, const struct http1_event *ev, bo
 	case HTTP1_MORE:
 		return true;
 	case HTTP1_HEAD:
-		c->answered = true;
 		if (c->conn->reader.head.status == 101) {
 			call_fail(c, TP_REASON_UPSTREAM_PROTOCOL, "the MCP server switched protocols without being asked");
 			return false;
@@ -203,6 +204,7 @@ static void on_channel_data(void *user, uint8_t *data, size_t len)
 		conn_drop(k, true);
 		return;
 	}
+	k->call->answered = true;
 	do {
 		struct upstream_call *c = k->call;
 
@@ -366,6 +368,7 @@ static struct upstream_conn *idle_take(struct upstream *u)
 int upstream_call_start(struct upstream *u, struct buf *take_head, struct buf *take_body, bool idempotent,
 			const struct upstream_ops *ops, void *user, struct upstream_call **ret)
 {
+	const struct dial_target target = target_of(u);
 	struct upstream_call *c = calloc(1, sizeof(*c));
 	struct upstream_conn *k;
 
@@ -376,20 +379,17 @@ int upstream_call_start(struct upstream *u, struct buf *take_head, struct buf *t
 				     .head = *take_head, .body = *take_body, .idempotent = idempotent };
 	buf_init(take_head, take_head->max);
 	buf_init(take_body, take_body->max);
-	*ret = c;
 	k = idle_take(u);
 	if (k) {
 		k->call = c;
 		c->conn = k;
 		c->reused = true;
 		call_send(c);
-		return 0;
-	}
-	const struct dial_target target = target_of(u);
-	if (dial_start(u->loop, &target, on_dialled, c, &c->dial) < 0) {
+	} else if (dial_start(u->loop, &target, on_dialled, c, &c->dial) < 0) {
 		call_free(c);
 		return -ENOMEM;
 	}
+	*ret = c;
 	return 0;
 }
 
