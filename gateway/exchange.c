@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/url.h"
 #include "proto/http1.h"
 
 #define EXCHANGE_MAGIC 0x65786368
@@ -224,11 +225,11 @@ static int write_head(struct exchange *e, const struct tp_event *ev)
 	struct exchange_context *x = e->x;
 	struct buf *out = &e->request->head;
 	struct span query = tp_field_get(ev->fields, ev->n_fields, ":query");
-	char target[2048 + 1];
+	char target[URL_TARGET_MAX + 1 + POLICY_QUERY_MAX + 1];
 	int r;
 
 	snprintf(target, sizeof(target), "%s%s%.*s", x->target, query.p ? (strchr(x->target, '?') ? "&" : "?") : "",
-		 (int)MIN(query.len, (size_t)1024), query.p ? query.p : "");
+		 SPAN_FMT(query));
 	r = http1_write_request(out, tp_field_get(ev->fields, ev->n_fields, ":method"), span_of(target));
 	if (r == 0)
 		r = http1_write_field(out, SPAN("Host"), span_of(x->authority));

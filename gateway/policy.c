@@ -22,12 +22,23 @@ static const struct span withheld[] = {
 	SPAN_INIT("Expect"),
 };
 
+/* Whether name, '_' read as '-', begins with the text, case ignored. */
+static bool begins(struct span name, struct span text)
+{
+	if (name.len < text.len)
+		return false;
+	for (size_t i = 0; i < text.len; i++)
+		if (!(name.p[i] == '_' && text.p[i] == '-') && !span_ieq(span_make(name.p + i, 1), span_make(text.p + i, 1)))
+			return false;
+	return true;
+}
+
 bool policy_field_passes(struct span name)
 {
-	if (name.len >= 11 && span_iis(span_make(name.p, 11), "Mcp-Tunnel-"))
+	if (begins(name, SPAN("Mcp-Tunnel-")))
 		return false;
 	for (size_t i = 0; i < ARRAY_LEN(withheld); i++)
-		if (span_ieq(name, withheld[i]))
+		if (name.len == withheld[i].len && begins(name, withheld[i]))
 			return false;
 	return true;
 }
@@ -54,6 +65,8 @@ uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_fiel
 		return refuse(detail, TP_REASON_BAD_REQUEST, "method not carried", method);
 	if (query.p && !cfg->allow_query)
 		return refuse(detail, TP_REASON_BAD_REQUEST, "a query string is not allowed here (--allow-query)", none);
+	if (query.len > POLICY_QUERY_MAX)
+		return refuse(detail, TP_REASON_BAD_REQUEST, "query string too long", none);
 	for (size_t i = 0; i < query.len; i++)
 		if ((uint8_t)query.p[i] <= ' ' || (uint8_t)query.p[i] >= 0x7f || query.p[i] == '#')
 			return refuse(detail, TP_REASON_BAD_REQUEST, "invalid byte in the query string", none);
@@ -68,28 +81,36 @@ uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_fiel
 	return TP_REASON_NONE;
 }
 
-/* A copy of the field's value, decoded. *ret stays NULL when it was not sent. */
-static int mirror_field(const struct tp_field *fields, size_t n, const char *name, char **ret)
+/* The value decoded; no string of a message equals what is no UTF-8. */
+static int mirror_value(struct span value, bool twice, char **ret)
 {
-	for (size_t i = 0; i < n; i++) {
-		struct buf text;
-		int r;
+	static const char nothing[] = "\xff";
+	struct buf text;
+	int r;
 
-		if (!span_iis(fields[i].name, name))
-			continue;
-		buf_init(&text, 4 * MCP_NAME_MAX);
-		r = mcp_header_decode(fields[i].value, &text);
-		if (r == -ENOMEM)
-			return r;
-		/* What cannot be decoded, or holds a NUL, matches nothing. */
-		if (r < 0 || (buf_len(&text) && memchr(buf_bytes(&text), 0, buf_len(&text))))
-			*ret = span_dup(fields[i].value);
+	buf_init(&text, 4 * MCP_NAME_MAX);
+	r = mcp_header_decode(value, &text);
+	if (r != -ENOMEM) {
+		if (twice || r < 0 || (buf_len(&text) && memchr(buf_bytes(&text), 0, buf_len(&text))))
+			*ret = span_dup(span_of(nothing));
 		else
 			*ret = span_dup(buf_span(&text));
-		buf_done(&text);
-		return *ret ? 0 : -ENOMEM;
+		r = *ret ? 0 : -ENOMEM;
 	}
-	return 0;
+	buf_done(&text);
+	return r;
+}
+
+/* *ret stays NULL when it was not sent. */
+static int mirror_field(const struct tp_field *fields, size_t n, const char *name, char **ret)
+{
+	struct span value = { NULL, 0 };
+	size_t count = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (span_iis(fields[i].name, name) && count++ == 0)
+			value = fields[i].value;
+	return count ? mirror_value(value, count > 1, ret) : 0;
 }
 
 int policy_mirror_init(struct policy_mirror *m, const struct tp_field *fields, size_t n)
@@ -125,13 +146,13 @@ static bool differs(const char *header, struct span body)
 uint32_t policy_check_message(const struct policy_mirror *m, const struct mcp_view *view, char detail[POLICY_DETAIL_MAX])
 {
 	const struct span none = { NULL, 0 };
-	struct span name = view->name.p ? view->name : view->uri;
+	struct span name = span_starts(view->method, "resources/") ? view->uri : view->name;
 
 	if (view->kind != MCP_REQUEST && view->kind != MCP_NOTIFICATION)
 		return TP_REASON_NONE;
 	if (differs(m->method, view->method))
 		return refuse(detail, TP_REASON_HEADER_MISMATCH, "Mcp-Method is not the method in the body", none);
-	if (m->name && m->name[0] && differs(m->name, name))
+	if (differs(m->name, name))
 		return refuse(detail, TP_REASON_HEADER_MISMATCH, "Mcp-Name is not the name in the body", none);
 	/* initialize negotiates: what its params ask for is not what the header says. */
 	if (view->protocol_version.p && !span_is(view->method, "initialize") &&

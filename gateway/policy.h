@@ -10,13 +10,14 @@ struct policy_config {
 	bool allow_query;
 };
 
-enum { POLICY_DETAIL_MAX = 160 };
+enum { POLICY_DETAIL_MAX = 160, POLICY_QUERY_MAX = 4096 };
 
 /* TP_REASON_NONE: may go on. Otherwise detail says what is wrong, for people. */
 uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
 			   char detail[POLICY_DETAIL_MAX]);
 
-/* The headers of 2026-07-28 that repeat what the body says; copies, because the head is gone when the body is complete. */
+/* The headers of 2026-07-28 that repeat what the body says; copies, because the head is gone when the body is complete. One that was
+ * sent twice, cannot be decoded or holds a NUL equals nothing. */
 struct policy_mirror {
 	char *method, *name, *protocol_version; /* NULL: not sent */
 };
@@ -28,5 +29,6 @@ void policy_mirror_done(struct policy_mirror *m);
 /* TP_REASON_NONE or TP_REASON_HEADER_MISMATCH. */
 uint32_t policy_check_message(const struct policy_mirror *m, const struct mcp_view *view, char detail[POLICY_DETAIL_MAX]);
 
-/* Whether a request field may go to the MCP server: end-to-end, not about routing, not the tunnel's own. */
+/* Whether a request field may go to the MCP server: end-to-end, not about routing, not the tunnel's own. Servers that know names as
+ * environment variables cannot tell '_' from '-', so it is neither here. */
 bool policy_field_passes(struct span name);
