@@ -199,8 +199,7 @@ static void on_upstream_fail(void *user, uint32_t reason, const char *detail)
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->call = NULL;
-	log_fields(LOG_LEVEL_INFO, LOG_FIELDS({ "MCP_CALL_ID", e->call_id }, { "MCP_REASON", tp_reason_name(reason) }),
-		   "call %s: %s: %s", e->call_id, tp_reason_name(reason), detail);
+	log_debug("call %s: %s: %s", e->call_id, tp_reason_name(reason), detail);
 	/* The detail names addresses inside the network: it stays here. */
 	exchange_fail(e, reason, NULL);
 }
@@ -328,6 +327,7 @@ static uint32_t judge_message(struct exchange *e, char detail[POLICY_DETAIL_MAX]
 	}
 	if (view.kind == MCP_RESPONSE)
 		return TP_REASON_NONE;
+	e->started_us = loop_now_us(e->x->loop);
 	if (audit_request(e->x->audit, &call, &e->audit) < 0) {
 		snprintf(detail, POLICY_DETAIL_MAX, "see the gateway's log");
 		return TP_REASON_AUDIT_UNAVAILABLE;

@@ -6,7 +6,7 @@
 
 static bool upstream_ok(const struct gateway_status *st)
 {
-	return st->upstream->known && st->upstream->reachable;
+	return st->upstream->known && st->upstream->reason == TP_REASON_NONE;
 }
 
 static bool session_ok(const struct gateway_status *st)
@@ -59,7 +59,7 @@ bool status_ready_json(const struct gateway_status *st, struct buf *out)
 	add_check(out, true, "session", session_ok(st), session_reason(st), st->session->detail,
 		  st->now_ms - st->session->since_ms);
 	add_check(out, false, "upstream", upstream_ok(st),
-		  upstream_ok(st) ? "reachable" : u->known ? "upstream-unreachable" : "not-tried-yet", u->detail,
+		  upstream_ok(st) ? "reachable" : u->known ? tp_reason_name(u->reason) : "not-tried-yet", u->detail,
 		  u->known ? st->now_ms - u->seen_ms : 0);
 	add_check(out, false, "audit", st->audit_ok, st->audit_ok ? "ok" : "audit-unavailable", st->audit_detail, 0);
 	add_check(out, false, "running", !st->stopping, st->stopping ? "stopping" : "ok", "", 0);

@@ -15,7 +15,11 @@
 #define CALL_MAGIC 0x7570636c
 #define CONN_MAGIC 0x7570636e
 
-enum { SWEEP_MS = 1000, INFORMATIONAL_MAX = 16 /* 1xx heads before the answer */ };
+enum {
+	SWEEP_MS = 1000,
+	MUTE_MS = 30 * 1000, /* how long a call without any answer counts against the server */
+	INFORMATIONAL_MAX = 16, /* 1xx heads before the answer */
+};
 
 /* A connection: kept (call == NULL) or busy with one call. */
 struct upstream_conn {
@@ -40,6 +44,7 @@ struct upstream_call {
 	bool idempotent;
 	bool reused;   /* on a kept connection */
 	bool answered; /* a byte of the answer has come: no retry any more */
+	bool head_told; /* the final head has been */
 	unsigned informational;
 	bool paused;
 };
@@ -58,22 +63,35 @@ struct upstream {
 
 static void call_dial(struct upstream_call *c);
 
-static void health_set(struct upstream *u, bool reachable, const char *detail)
+/* One line when the state changes, none for each call. */
+static void health_set(struct upstream *u, uint32_t reason, const char *detail)
 {
 	struct upstream_health *h = &u->health;
-	uint64_t now = loop_now_ms(u->loop);
 
-	if (!h->known || h->reachable != reachable) {
-		h->since_ms = now;
-		if (!reachable)
-			log_warning("MCP server unreachable: %s", detail);
-		else if (h->known)
-			log_notice("MCP server reachable again");
-	}
+	if (reason != TP_REASON_NONE && (!h->known || h->reason != reason))
+		log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(reason) }), "MCP server: %s: %s",
+			   tp_reason_name(reason), detail);
+	else if (reason == TP_REASON_NONE && h->known && h->reason != TP_REASON_NONE)
+		log_notice("MCP server answers again");
+	h->seen_ms = loop_now_ms(u->loop);
+	if (h->known && h->reason == TP_REASON_NONE && reason == TP_REASON_NONE)
+		return;
 	h->known = true;
-	h->reachable = reachable;
-	h->seen_ms = now;
+	h->reason = reason;
 	snprintf(h->detail, sizeof(h->detail), "%s", detail);
+}
+
+/* A connection came about, or did not. That alone does not excuse a server that took calls and did not answer them, until
+ * that is a while ago. */
+static void health_connected(struct upstream *u, bool connected, const char *detail)
+{
+	const struct upstream_health *h = &u->health;
+	bool mute = h->reason != TP_REASON_NONE && h->reason != TP_REASON_UPSTREAM_UNREACHABLE;
+
+	if (!connected)
+		health_set(u, TP_REASON_UPSTREAM_UNREACHABLE, detail);
+	else if (!mute || loop_now_ms(u->loop) - h->seen_ms >= MUTE_MS)
+		health_set(u, TP_REASON_NONE, "connected");
 }
 
 static void conn_gone(void *p)
@@ -126,6 +144,8 @@ static void call_fail(struct upstream_call *c, uint32_t reason, const char *deta
 	char copy[256];
 
 	snprintf(copy, sizeof(copy), "%s", detail);
+	if (!c->head_told && (reason == TP_REASON_UPSTREAM_CLOSED || reason == TP_REASON_UPSTREAM_PROTOCOL))
+		health_set(c->upstream, reason, detail);
 	call_free(c);
 	ops->on_fail(user, reason, copy);
 }
@@ -171,6 +191,8 @@ static bool call_event(struct upstream_call *c, const struct http1_event *ev, bo
 			call_fail(c, TP_REASON_UPSTREAM_PROTOCOL, "too many 1xx answers");
 			return false;
 		}
+		c->head_told = true;
+		health_set(c->upstream, TP_REASON_NONE, "answered");
 		/* The answer has begun: there is no retry any more, so the request need not be kept once it is sent. */
 		if (c->body_at == buf_len(&c->body) && c->head_at == buf_len(&c->head)) {
 			buf_clear(&c->head);
@@ -314,7 +336,7 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 
 	CHECK_OBJ(c, CALL_MAGIC);
 	c->dial = NULL;
-	health_set(c->upstream, err == DIAL_OK, err == DIAL_OK ? "connected" : detail);
+	health_connected(c->upstream, err == DIAL_OK, detail);
 	if (err != DIAL_OK)
 		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, detail);
 	else if (conn_new(c, take_fd) < 0)
@@ -415,7 +437,7 @@ static void on_probed(void *user, int take_fd, enum dial_error err, int error, c
 
 	CHECK_OBJ(u, UPSTREAM_MAGIC);
 	u->probe = NULL;
-	health_set(u, err == DIAL_OK, err == DIAL_OK ? "connected" : detail);
+	health_connected(u, err == DIAL_OK, detail);
 	if (take_fd >= 0)
 		close(take_fd);
 }

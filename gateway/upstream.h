@@ -32,8 +32,7 @@ struct upstream_ops {
 /* What the last attempts to reach the server came to; for readiness and the log. */
 struct upstream_health {
 	bool known;
-	bool reachable;
-	uint64_t since_ms; /* of the present state */
+	uint32_t reason;   /* TP_REASON_NONE: calls get through; else how the last one failed to get any answer */
 	uint64_t seen_ms;  /* last result */
 	char detail[256];
 };
