@@ -174,7 +174,7 @@ static const char *parse_net(struct span s, unsigned flags, const struct scheme 
 	if (why)
 		return why;
 	if (flags & URL_LISTEN && strcmp(u->host, "localhost") == 0)
-		strcpy(u->host, "127.0.0.1");
+		snprintf(u->host, sizeof(u->host), "127.0.0.1");
 	if (flags & URL_LISTEN && !host_is_address(u->host))
 		return "its host must be an IP address to listen on (0.0.0.0 or [::] for all)";
 	set_authority(scheme, u);
@@ -197,7 +197,7 @@ static const char *parse_unix(struct span s, unsigned flags, const struct scheme
 		if ((unsigned char)sock.p[i] < ' ' || sock.p[i] == 0x7f)
 			return "the socket's path has control characters";
 	memcpy(u->socket, sock.p, sock.len);
-	strcpy(u->authority, "localhost");
+	snprintf(u->authority, sizeof(u->authority), "localhost");
 	if (s.p && (s.len == 0 || s.p[0] != '/'))
 		return "what follows the socket's path must be a path that begins with /";
 	return take_target(s, flags, u);

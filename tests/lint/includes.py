@@ -17,7 +17,7 @@ BELOW = {
     "daemon": {"base", "proto", "daemon"},
     "gateway": {"base", "proto", "daemon", "gateway"},
     "relay": {"base", "proto", "daemon", "relay"},
-    "contrib": {"contrib"},
+    "contrib": {"base", "contrib"},
 }
 LIBEVENT = re.compile(r"event2/|event\.h$|evhttp\.h$|evutil\.h$")
 INIH = re.compile(r"ini\.h$")
@@ -28,8 +28,8 @@ ISO_C = """assert ctype errno float inttypes iso646 limits locale math stdalign 
     stdlib stdnoreturn string time""".split()
 PROTO_LIBC = {h + ".h" for h in ISO_C + ["endian", "strings", "sys/queue", "sys/types"]}
 LIBC = PROTO_LIBC | {h + ".h" for h in """dirent dlfcn err fcntl fnmatch getopt glob grp ifaddrs libgen malloc mntent
-    netdb paths poll pthread pwd regex sched semaphore setjmp signal spawn syscall syslog sysexits termios threads uchar
-    ucontext unistd wchar""".split()}
+    netdb paths poll pthread pwd regex sched semaphore setjmp signal spawn stdatomic syscall syslog sysexits termios
+    threads uchar ucontext unistd wchar""".split()}
 LIBC_FOLDERS = re.compile(r"(sys|net|netinet|arpa|linux|asm)/")
 
 CLOCKS = re.compile(r"(?<![\w.>])"
@@ -45,8 +45,8 @@ def check_own(root, name, inc):
     layer, target = layer_of(name), layer_of(inc)
     if "/" not in inc and layer != "contrib":
         return "name it with its folder"
-    if layer == "contrib":
-        return None if target not in BELOW or target == "contrib" else "contrib/ stands alone"
+    if layer == "contrib" and target not in BELOW:
+        return None
     if target not in BELOW[layer]:
         return "%s/ may not include %s/" % (layer, target)
     if inc in PROTO_PRIVATE and layer != "proto":
@@ -108,7 +108,7 @@ GOOD = {
                      '#include "base/log.h"\n',
     "gateway/main.h": '#include "proto/mcp.h"\n#include <event2/event.h>\n',
     "relay/main.h": "",
-    "contrib/tool/tool.c": '#include <openssl/ssl.h>\n#include "tool.h"\n',
+    "contrib/tool/tool.c": '#include <openssl/ssl.h>\n#include "tool.h"\n#include "base/buf.h"\n',
 }
 BAD = [
     ("base/ may not include proto/", {"base/a.c": '#include "proto/mcp.h"\n'}),
@@ -134,7 +134,10 @@ BAD = [
     ("OpenSSL is only", {"proto/a.c": "#include <openssl/ssl.h>\n"}),
     ("time is an argument", {"proto/a.c": "long f(void)\n{\n\treturn time(NULL);\n}\n"}),
     ("time is an argument", {"proto/a.c": "x = 1 + clock_gettime(CLOCK_MONOTONIC, &t);\n"}),
-    ("stands alone", {"contrib/tool/b.c": '#include "base/buf.h"\n'}),
+    ("contrib/ may not include proto/", {"contrib/tool/b.c": '#include "proto/mcp.h"\n'}),
+    ("contrib/ may not include gateway/", {"contrib/tool/b.h": '#include "gateway/main.h"\n'}),
+    ("no such file", {"contrib/tool/b.c": '#include "base/bug.h"\n'}),
+    ("no I/O", {"proto/a.c": "#include <stdatomic.h>\n"}),
 ]
 
 if __name__ == "__main__":

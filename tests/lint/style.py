@@ -14,7 +14,9 @@ DOCS = ["HACKING.md", "README.md", "proto/PROTOCOL.md"]
 FOLDERS = ["base", "proto", "daemon", "gateway", "relay", "packaging", "man", "contrib", "tests", ".ci"]
 
 NOTE = re.compile(r"\b(%s)\b" % "|".join(["TO" "DO", "FIX" "ME", "X" "XX"]))
-UNSAFE = re.compile(r"\b(strcpy|strcat|v?sprintf|gets|atoi)\s*\(")
+UNSAFE = re.compile(r"\b(v?sprintf|gets|atoi)\s*\(")
+UNSAFE_IN_PRODUCT = re.compile(r"\b(strcpy|strcat)\s*\(")
+NO_GUARD = re.compile(r"\s*/\*(?:(?!\*/).)*\bNo include guard\b", re.S)
 INCLUDE_C = re.compile(r'^\s*#\s*include\s*[<"][^>"]*\.c[>"]')
 
 
@@ -30,10 +32,11 @@ def check_text(name, text):
 
 
 def check_c(name, text):
-    if name.endswith(".h") and not re.search(r"^#pragma once$", text, re.M):
+    if name.endswith(".h") and not re.search(r"^#pragma once$", text, re.M) and not NO_GUARD.match(text):
         yield 1, "no #pragma once"
+    product = name.split("/")[0] in common.CODE_FOLDERS
     for n, line in enumerate(common.strip_c(text).split("\n"), 1):
-        m = UNSAFE.search(line)
+        m = UNSAFE.search(line) or (product and UNSAFE_IN_PRODUCT.search(line))
         if m:
             yield n, "%s() has no bound or no error" % m.group(1)
     for n, line in enumerate(common.strip_c(text, keep_strings=True).split("\n"), 1):
@@ -77,12 +80,16 @@ def check(root):
 
 GOOD = {
     "base/a.h": "#pragma once\n/* strcpy(a, b) is not used */\nint x;\n",
+    "base/rows.h": "/* Turns rows into structs. No include guard. */\n#define ROW(a) a,\n",
+    "tests/unit/test_a.c": "strcpy(a, b);\nstrcat(a, b);\n",
     "base/a.c": '#include "base/a.h"\nint f(void)\n{\n\treturn snprintf(b, n, "sprintf(");\n}\n',
     "README.md": "See `base/a.h`, `base/a`, `base/`, `sh base/a.c x`, `base/NAME.c`, `text/plain`, `tools/call`, "
                  "`/v1/tunnel`.\n",
 }
 BAD = [
     ("#pragma once", {"base/b.h": "int x;\n"}),
+    ("#pragma once", {"base/b.h": "/* Rows. */\n/* No include guard. */\nint x;\n"}),
+    ("sprintf()", {"tests/unit/test_b.c": "sprintf(a, b);\n"}),
     ("white space", {"man/a.md": "x \n"}),
     ("white space", {"base/b.c": "int x;\t\n"}),
     ("no newline", {"base/b.c": "int x;"}),
