@@ -22,6 +22,7 @@ enum {
 	TOKEN_POLL_MS = 2 * 1000,
 	NOTSENT_LOWAT = 64 * 1024,
 	UPGRADE_HEAD_MAX = 8 * 1024,
+	HOLD_ON_MS = 30 * 1000, /* only the relay that had the session can resume it: so long open calls wait for it */
 };
 
 struct session {
@@ -41,7 +42,7 @@ struct session {
 	struct transport *transport;
 	struct event *timer;      /* next attempt, or end of the present one */
 	struct event *token_poll; /* while a refused token is the trouble */
-	struct timespec token_mtime;
+	struct timespec token_ctime; /* a change of mode counts, too */
 	ino_t token_inode;
 	uint64_t lost_ms; /* when the session was lost, for the line that says it is back */
 	char logged[320]; /* the last failure that has been logged */
@@ -146,6 +147,12 @@ static void close_attempt(struct session *s)
 	buf_clear(&s->upgrade_out);
 }
 
+static bool holds_on(const struct session *s)
+{
+	return s->lost_ms && tp_conn_streams(transport_conn(s->transport)) &&
+	       loop_now_ms(s->loop) - s->lost_ms < HOLD_ON_MS;
+}
+
 static void fail(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s)
 {
 	uint32_t chance = 0;
@@ -159,7 +166,8 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 	wait = backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
 	log_failure(s, wait);
 	watch_token(s, failure == SESSION_TOKEN_REFUSED);
-	s->relay = (s->relay + 1) % s->cfg.n_relays;
+	if (!holds_on(s))
+		s->relay = (s->relay + 1) % s->cfg.n_relays;
 	set_timer(s, wait);
 	set_state(s, SESSION_WAITING);
 }
@@ -181,8 +189,8 @@ static bool token_file_changed(struct session *s)
 
 	if (stat(s->cfg.token_file, &st) < 0)
 		return false;
-	return st.st_ino != s->token_inode || st.st_mtim.tv_sec != s->token_mtime.tv_sec ||
-	       st.st_mtim.tv_nsec != s->token_mtime.tv_nsec;
+	return st.st_ino != s->token_inode || st.st_ctim.tv_sec != s->token_ctime.tv_sec ||
+	       st.st_ctim.tv_nsec != s->token_ctime.tv_nsec;
 }
 
 static void on_token_poll(evutil_socket_t fd, short what, void *user)
@@ -241,13 +249,14 @@ static void on_channel_open(void *user)
 	char err[512];
 
 	CHECK_OBJ(s, SESSION_MAGIC);
+	/* Before it is read: what changes meanwhile is noticed. */
+	if (stat(s->cfg.token_file, &st) == 0) {
+		s->token_ctime = st.st_ctim;
+		s->token_inode = st.st_ino;
+	}
 	if (token_load(s->cfg.token_file, err, sizeof(err), &token) < 0) {
 		fail(s, SESSION_TOKEN_REFUSED, err, 0);
 		return;
-	}
-	if (stat(s->cfg.token_file, &st) == 0) {
-		s->token_mtime = st.st_mtim;
-		s->token_inode = st.st_ino;
 	}
 	u = (struct upgrade_request){ relay_url(s)->authority, relay_url(s)->target, token->text, token->tunnel_id };
 	if (upgrade_write_request(&s->upgrade_out, &u, s->upgrade_key) < 0) {
@@ -429,6 +438,7 @@ int session_new(struct loop *l, const struct session_config *cfg, const struct s
 	s->cfg = *cfg;
 	s->ops = ops;
 	s->user = user;
+	s->status.since_ms = loop_now_ms(l);
 	buf_init(&s->upgrade_out, UPGRADE_HEAD_MAX);
 	http1_reader_init(&s->upgrade_in, HTTP1_RESPONSE);
 	r = transport_new(l, &cfg->tp, &transport_callbacks, s, &s->transport);
