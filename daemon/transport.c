@@ -16,6 +16,7 @@ struct transport {
 	const struct transport_ops *ops;
 	void *user;
 	struct event *timer;
+	uint64_t armed_ms; /* the deadline that the timer waits for */
 	struct loop_task events_task;
 	char peer[PEER_MAX];
 	bool dead;
@@ -33,6 +34,7 @@ static void arm_timer(struct transport *t)
 	uint64_t deadline = tp_conn_deadline(t->conn), now = loop_now_ms(t->loop), wait;
 	struct timeval tv;
 
+	t->armed_ms = deadline;
 	if (deadline == UINT64_MAX) {
 		event_del(t->timer);
 		return;
@@ -107,7 +109,12 @@ static void process_events(struct transport *t)
 		t->ops->on_lost(t->user, t->lost_reason, t->lost_detail, t->lost_fatal);
 		return;
 	}
-	if (t->channel && tp_conn_wants_write(t->conn))
+	if (!t->channel)
+		return;
+	/* A later one is found when the timer fires. */
+	if (tp_conn_deadline(t->conn) < t->armed_ms)
+		arm_timer(t);
+	if (tp_conn_wants_write(t->conn))
 		channel_want_write(t->channel);
 }
 

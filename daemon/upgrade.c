@@ -16,6 +16,8 @@ static int accept_of(struct span key, char out[ACCEPT_LEN + 1])
 	uint8_t sha[SHA1_LEN];
 	int n, r;
 
+	if (key.len > UPGRADE_KEY_LEN)
+		return -EINVAL;
 	n = snprintf(text, sizeof(text), "%.*s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", SPAN_FMT(key));
 	r = digest_sha1(text, (size_t)n, sha);
 	if (r < 0)
