@@ -57,7 +57,7 @@ int answer_write(struct buf *out, const struct answer *a)
 	if (r == 0)
 		r = buf_printf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s\r\n",
 			       buf_len(&body), a->close ? "Connection: close\r\n" : "", a->extra ? a->extra : "");
-	if (r == 0)
+	if (r == 0 && !a->head_only)
 		r = buf_add_span(out, buf_span(&body));
 	buf_done(&body);
 	return r;

@@ -13,6 +13,7 @@ struct answer {
 	struct span id;       /* raw JSON, absent: null */
 	const char *call_id;  /* or NULL */
 	bool close;           /* Connection: close */
+	bool head_only;       /* to HEAD: the body is described, not sent */
 };
 
 /* Appends head and body. -ENOBUFS, -ENOMEM. */

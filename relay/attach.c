@@ -85,20 +85,24 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 {
 	static const uint8_t none[TP_SESSION_ID_BYTES];
 	struct attached *a;
+	int r;
 
 	if (memcmp(ev->session, none, sizeof(none)) == 0)
 		return false;
 	a = find_session(fresh->relay, fresh, ev->session);
 	if (!a)
 		return false;
-	if (transport_resume(a->transport, fresh->transport) != 0) {
+	r = transport_resume(a->transport, fresh->transport);
+	if (r == 0)
+		fresh->transport = NULL;
+	if (r != 0) {
 		log_warning("tunnel %s: session %.8s cannot go on where it was; starting anew", a->tunnel_id, a->session);
 		attached_end(a, TP_REASON_SESSION_LOST);
-		return false;
 	}
-	fresh->transport = NULL;
-	attached_free(fresh);
-	return true;
+	/* Out of memory half-way: the connection cannot be used for anything else. */
+	if (r <= 0)
+		attached_free(fresh);
+	return r <= 0;
 }
 
 static void on_hello(struct attached *a, const struct tp_event *ev)

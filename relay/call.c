@@ -30,6 +30,7 @@ struct call {
 	char id[UUID_TEXT_LEN + 1];
 	uint64_t request_bytes;
 	bool request_ended;
+	bool close_after; /* the agent said Connection: close */
 	/* the answer */
 	struct buf head, data;
 	enum framing framing;
@@ -83,6 +84,7 @@ int call_new(struct relay *r, const struct call_start *start, const struct call_
 	c->handler = handler;
 	c->user = user;
 	c->request_ended = start->end;
+	c->close_after = !start->head->keep_alive;
 	buf_init(&c->head, HEAD_OUT_MAX);
 	buf_init(&c->data, DATA_OUT_MAX);
 	rc = uuid7_make(clock_wall_us() / 1000, c->id);
@@ -128,22 +130,34 @@ struct call *call_free(struct call *c)
 	return NULL;
 }
 
+/* Without the whole request there is no whole answer: one that has begun is cut. */
+static uint32_t body_fails(struct call *c, uint32_t reason, const char *detail)
+{
+	if (!c->stream)
+		return reason;
+	tp_stream_reset(c->stream, reason, detail);
+	stream_over(c, reason);
+	if (c->begun) {
+		c->cut = true;
+		c->handler->on_output(c->user);
+	}
+	return reason;
+}
+
 uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
 {
 	CHECK_OBJ(c, CALL_MAGIC);
 	c->request_bytes += len;
 	c->request_ended = end;
-	if (c->request_bytes > c->relay->cfg->max_request_bytes) {
-		if (c->stream)
-			tp_stream_reset(c->stream, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
-		stream_over(c, TP_REASON_TOO_LARGE);
-		return TP_REASON_TOO_LARGE;
-	}
+	if (c->request_bytes > c->relay->cfg->max_request_bytes)
+		return body_fails(c, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
 	if (c->scan && mcp_scan_feed(c->scan, p, len) < 0)
-		return TP_REASON_REFUSED;
-	/* The answer may have ended before the request did: the rest goes nowhere. */
-	if (c->stream && tp_stream_send(c->stream, p, len, end) < 0)
-		return TP_REASON_REFUSED;
+		return body_fails(c, TP_REASON_REFUSED, "out of memory");
+	/* The answer may have ended before the request did: the rest goes nowhere, and the session may be gone. */
+	if (!c->stream)
+		return TP_REASON_NONE;
+	if (tp_stream_send(c->stream, p, len, end) < 0)
+		return body_fails(c, TP_REASON_REFUSED, "out of memory");
 	transport_kick(c->transport);
 	return TP_REASON_NONE;
 }
@@ -211,8 +225,8 @@ static int write_head(struct call *c, const struct tp_event *ev)
 			r = http1_write_field(&c->head, ev->fields[i].name, ev->fields[i].value);
 	if (r == 0)
 		r = write_framing(c, ev, (unsigned)status);
-	/* The rest of the request would be read as the next one. */
-	if (r == 0 && !c->request_ended)
+	/* The rest of the request would be read as the next one; a relay that stops takes no next one. */
+	if (r == 0 && (!c->request_ended || c->close_after || c->relay->stopping))
 		r = http1_write_field(&c->head, SPAN("Connection"), SPAN("close"));
 	return r < 0 ? r : http1_write_end(&c->head);
 }

@@ -55,13 +55,13 @@ struct front {
 	char refusal_detail[TP_DETAIL_MAX + 1];
 	char refusal_call[37];
 	size_t discarded;
+	bool head_only; /* the method is HEAD */
 	bool body_ended;
 	bool close_after; /* the connection ends with this answer */
 	bool paused;
 	uint64_t deadline_ms;
 	struct loop_task turn; /* after the answer has been pulled */
 	char tunnel_id[TUNNEL_ID_MAX + 1]; /* UPGRADING */
-	char peer[128];
 	char local[64]; /* the address that the agent connected to: one of our names; empty: not asked yet */
 };
 
@@ -105,7 +105,7 @@ static void front_free(struct front *f)
 	loop_free_later(f->relay->loop, front_gone, f);
 }
 
-/* What has been written still goes out. With reset the agent sees that the answer is not complete. */
+/* What has been written still goes out. An answer that was cut is seen to be, by its framing. */
 static void front_close(struct front *f)
 {
 	if (f->channel)
@@ -137,6 +137,7 @@ static void write_answer(struct front *f)
 	if (!f->body_ended)
 		f->close_after = true;
 	a.close = f->close_after;
+	a.head_only = f->head_only;
 	f->relay->counters.refused++;
 	if (answer_write(&f->out, &a) < 0) {
 		front_close(f);
@@ -255,6 +256,7 @@ static void begin_upgrade(struct front *f, const struct request *q)
 {
 	const struct http1_head *h = &f->reader.head;
 	const char *bad, *tunnel;
+	char peer[128];
 	unsigned status;
 
 	f->relay->counters.gateway_connections++;
@@ -267,8 +269,9 @@ static void begin_upgrade(struct front *f, const struct request *q)
 	}
 	tunnel = registry_check_token(f->relay->registry, q->key);
 	if (!tunnel || !span_is(http1_field_get(h, "Mcp-Tunnel", NULL), tunnel)) {
+		channel_peer(f->channel, peer, sizeof(peer));
 		f->relay->counters.gateway_refused++;
-		log_warning("a gateway at %s gave a token that is not valid", f->peer);
+		log_warning("a gateway at %s gave a token that is not valid", peer);
 		f->close_after = true;
 		refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST, "the token is not valid", NULL);
 		return;
@@ -298,6 +301,7 @@ static const char *check_agent(const struct relay *r, const struct request *q)
 
 static const char *local_name(struct front *f)
 {
+	static const char mapped[] = "::ffff:";
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
 
@@ -306,6 +310,9 @@ static const char *local_name(struct front *f)
 	if (getsockname(channel_fd(f->channel), (struct sockaddr *)&ss, &len) < 0 || ss.ss_family == AF_UNIX ||
 	    getnameinfo((struct sockaddr *)&ss, len, f->local, sizeof(f->local), NULL, 0, NI_NUMERICHOST) != 0)
 		snprintf(f->local, sizeof(f->local), "unix");
+	/* A listener on [::] takes IPv4, too. */
+	if (strncmp(f->local, mapped, sizeof(mapped) - 1) == 0 && strchr(f->local, '.'))
+		memmove(f->local, f->local + sizeof(mapped) - 1, strlen(f->local) - (sizeof(mapped) - 1) + 1);
 	return f->local;
 }
 
@@ -318,6 +325,7 @@ static void on_head(struct front *f)
 	const char *agent;
 
 	r->counters.requests++;
+	f->head_only = span_is(h->method, "HEAD");
 	f->body_ended = h->body == HTTP1_BODY_NONE;
 	f->close_after = !h->keep_alive || r->stopping;
 	f->refusal_call[0] = '\0';
@@ -375,6 +383,9 @@ static void on_bad(struct front *f, const struct http1_event *ev)
 	}
 	f->close_after = true;
 	f->body_ended = true;
+	f->head_only = false;
+	if (!f->call)
+		f->refusal_call[0] = '\0';
 	refuse(f, ev->status, NULL, TP_REASON_BAD_REQUEST, ev->error, NULL);
 }
 
@@ -535,7 +546,7 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 
 	CHECK_OBJ(f, FRONT_MAGIC);
 	if (end == CHANNEL_TLS)
-		log_debug("%s: %s", f->peer, detail);
+		log_debug("an agent's or gateway's connection: %s", detail);
 	f->channel = NULL;
 	front_free(f);
 }
@@ -570,7 +581,6 @@ void front_new(struct relay *r, int take_fd, struct tls_context *tls)
 		free(f);
 		return;
 	}
-	channel_peer(f->channel, f->peer, sizeof(f->peer));
 	r->counters.agent_connections++;
 	TAILQ_INSERT_TAIL(&r->fronts, f, link);
 	set_state(f, FRONT_IDLE);
@@ -583,7 +593,8 @@ void front_sweep(struct relay *r)
 
 	for (f = TAILQ_FIRST(&r->fronts); f; f = next) {
 		next = TAILQ_NEXT(f, link);
-		if (now < f->deadline_ms || f->paused)
+		/* A body that the gateway does not take yet is not late. */
+		if (now < f->deadline_ms || (f->paused && f->state == FRONT_BODY))
 			continue;
 		if (f->state == FRONT_IDLE)
 			front_close(f);
@@ -608,6 +619,7 @@ void front_close_all(struct relay *r)
 {
 	struct front *f;
 
+	/* Answers that say why go out first. */
 	while ((f = TAILQ_FIRST(&r->fronts)))
-		front_free(f);
+		front_close(f);
 }

@@ -64,7 +64,7 @@ static bool name_matches(const char *name, struct span host)
 	if (name[0] != '*' || name[1] != '.')
 		return span_iis(host, name);
 	dot = host.len ? memchr(host.p, '.', host.len) : NULL;
-	return dot && span_iis(span_make(dot, host.len - (size_t)(dot - host.p)), name + 1);
+	return dot && dot > host.p && span_iis(span_make(dot, host.len - (size_t)(dot - host.p)), name + 1);
 }
 
 static bool host_allowed(struct span field, const struct request_names *names, const char *local)
