@@ -26,7 +26,8 @@ struct exchange {
 	struct tp_stream *stream;
 	struct upstream_call *call;
 	struct exchange_request *request; /* NULL once sent */
-	struct audit_open *audit;
+	struct audit_open **audits; /* of each call in the body: one, or those of a batch */
+	size_t n_audits;
 	struct event *timer;
 	char call_id[37];
 	bool idempotent; /* GET */
@@ -75,7 +76,9 @@ static void exchange_end(struct exchange *e, uint32_t reason, const char *detail
 
 	log_debug("call %s ended: %s%s%s", e->call_id, reason == TP_REASON_NONE ? "complete" : tp_reason_name(reason),
 		  detail ? ": " : "", detail ? detail : "");
-	audit_response(x->audit, e->audit, &ending);
+	for (size_t i = 0; i < e->n_audits; i++)
+		audit_response(x->audit, e->audits[i], &ending);
+	free(e->audits);
 	x->counters.ended[MIN(reason, (uint32_t)ARRAY_LEN(x->counters.ended) - 1)]++;
 	x->counters.response_bytes += e->response_bytes;
 	x->open--;
@@ -299,46 +302,103 @@ static struct audit_call audit_facts(const struct exchange *e, const struct mcp_
 	return call;
 }
 
-/* Judges the complete message and writes it down. TP_REASON_NONE: it may go out. */
-static uint32_t judge_message(struct exchange *e, char detail[POLICY_DETAIL_MAX])
+/* The request record of one message; its response record is owed from then on. */
+static int record_message(struct exchange *e, const struct audit_call *call)
 {
-	struct exchange_request *q = e->request;
-	struct mcp_view view;
-	struct audit_call call;
-	uint32_t reason;
+	struct audit_open **grown, *open;
+	int r;
 
-	if (!q->scan)
-		return TP_REASON_NONE;
-	mcp_scan_finish(q->scan, &view);
-	call = audit_facts(e, view.kind == MCP_BATCH ? NULL : &view);
-	if (mcp_scan_bad(q->scan)) {
-		snprintf(detail, POLICY_DETAIL_MAX, "the body is not a JSON-RPC message: %s", mcp_scan_bad(q->scan));
-		reason = TP_REASON_BAD_REQUEST;
-	} else if (view.kind == MCP_NOT_JSONRPC) {
+	grown = realloc(e->audits, (e->n_audits + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	e->audits = grown;
+	r = audit_request(e->x->audit, call, &open);
+	if (r == 0)
+		e->audits[e->n_audits++] = open;
+	return r;
+}
+
+/* Judges one message. */
+static uint32_t check_message(const struct exchange *e, const struct mcp_view *view, char detail[POLICY_DETAIL_MAX])
+{
+	const char *bad = mcp_scan_bad(e->request->scan);
+
+	if (bad) {
+		snprintf(detail, POLICY_DETAIL_MAX, "the body is not a JSON-RPC message: %s", bad);
+		return TP_REASON_BAD_REQUEST;
+	}
+	if (view->kind == MCP_NOT_JSONRPC) {
 		/* A lenient server might still take it for a call, and no record could say which. */
 		snprintf(detail, POLICY_DETAIL_MAX, "the body is not a JSON-RPC 2.0 message");
-		reason = TP_REASON_BAD_REQUEST;
-	} else {
-		reason = policy_check_message(&q->mirror, &view, detail);
+		return TP_REASON_BAD_REQUEST;
 	}
-	if (reason != TP_REASON_NONE) {
-		audit_denied(e->x->audit, &call, reason, detail);
-		return reason;
+	return policy_check_message(&e->request->mirror, view, detail);
+}
+
+/* The i-th message of the body; a body that is no batch is its only one. */
+static void message_at(const struct exchange *e, const struct mcp_view *body, size_t i, struct mcp_view *ret)
+{
+	if (body->kind == MCP_BATCH)
+		mcp_scan_message(e->request->scan, i, ret);
+	else
+		*ret = *body;
+}
+
+static uint32_t check_all(struct exchange *e, const struct mcp_view *body, size_t n, char detail[POLICY_DETAIL_MAX])
+{
+	uint32_t reason = TP_REASON_NONE;
+	struct audit_call call;
+	struct mcp_view view;
+
+	for (size_t i = 0; i < n && reason == TP_REASON_NONE; i++) {
+		message_at(e, body, i, &view);
+		reason = check_message(e, &view, detail);
+		if (reason != TP_REASON_NONE) {
+			call = audit_facts(e, &view);
+			audit_denied(e->x->audit, &call, reason, detail);
+		}
 	}
-	if (view.kind == MCP_RESPONSE)
-		return TP_REASON_NONE;
-	e->started_us = loop_now_us(e->x->loop);
-	if (audit_request(e->x->audit, &call, &e->audit) < 0) {
+	return reason;
+}
+
+static uint32_t record_all(struct exchange *e, const struct mcp_view *body, size_t n, char detail[POLICY_DETAIL_MAX])
+{
+	struct audit_call call;
+	struct mcp_view view;
+
+	for (size_t i = 0; i < n; i++) {
+		message_at(e, body, i, &view);
+		call = audit_facts(e, &view);
+		/* A response answers a request of the server's: no call. */
+		if (view.kind == MCP_RESPONSE || record_message(e, &call) == 0)
+			continue;
 		snprintf(detail, POLICY_DETAIL_MAX, "see the gateway's log");
 		return TP_REASON_AUDIT_UNAVAILABLE;
 	}
 	return TP_REASON_NONE;
 }
 
+/* Judges the complete body, message by message where it is a batch, and then writes every call of it down. TP_REASON_NONE:
+ * it may go out. */
+static uint32_t judge_body(struct exchange *e, char detail[POLICY_DETAIL_MAX])
+{
+	struct mcp_scan *scan = e->request->scan;
+	struct mcp_view body;
+	uint32_t reason;
+	size_t n;
+
+	if (!scan)
+		return TP_REASON_NONE;
+	mcp_scan_finish(scan, &body);
+	n = body.kind == MCP_BATCH ? mcp_scan_count(scan) : 1;
+	reason = check_all(e, &body, n, detail);
+	return reason != TP_REASON_NONE ? reason : record_all(e, &body, n, detail);
+}
+
 static void send_upstream(struct exchange *e)
 {
 	char detail[POLICY_DETAIL_MAX] = "";
-	uint32_t reason = judge_message(e, detail);
+	uint32_t reason = judge_body(e, detail);
 	struct exchange_request *q = e->request;
 
 	if (reason != TP_REASON_NONE) {
