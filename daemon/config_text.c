@@ -5,7 +5,7 @@
 #include "base/span.h"
 #include "daemon/config.h"
 
-enum { WIDTH = 100, INDENT = 30, TEXT_MAX = 1024 };
+enum { WIDTH = 100, INDENT = 30, TEXT_MAX = 1024, ROFF_WIDTH = 78 };
 
 /* Words of text from column `indent` to WIDTH; the first line starts at column `at`. */
 static void wrap(FILE *f, const char *prefix, size_t at, size_t indent, const char *text)
@@ -126,18 +126,35 @@ void config_sample(const struct config_spec *spec, FILE *f)
 	}
 }
 
-/* A hyphen that people may copy, a backslash and a leading dot mean something to roff. */
+/* Columns of the next word once it is escaped. */
+static size_t roff_word(const char *word)
+{
+	size_t len = strcspn(word, " "), n = len;
+
+	for (size_t i = 0; i < len; i++)
+		n += word[i] == '-' || word[i] == '\\';
+	return n;
+}
+
+/* A hyphen that people may copy, a backslash and a leading dot mean something to roff. Source lines stay short. */
 static void roff_text(FILE *f, const char *text)
 {
+	size_t at = 0;
+
 	for (const char *p = text; *p; p++) {
-		if (*p == '\\')
-			fputs("\\e", f);
-		else if (*p == '-')
-			fputs("\\-", f);
-		else if ((*p == '.' || *p == '\'') && (p == text || p[-1] == '\n'))
+		bool first = at++ == 0;
+
+		if (*p == ' ' && at + roff_word(p + 1) > ROFF_WIDTH) {
+			fputc('\n', f);
+			at = 0;
+		} else if (*p == '\\' || *p == '-') {
+			fputs(*p == '-' ? "\\-" : "\\e", f);
+			at++;
+		} else if (first && (*p == '.' || *p == '\'')) {
 			fprintf(f, "\\&%c", *p);
-		else
+		} else {
 			fputc(*p, f);
+		}
 	}
 }
 

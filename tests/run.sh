@@ -153,9 +153,27 @@ once() {
 	[ "$(cat "$state")" -eq 0 ]
 }
 
-# build TREE. The lint suite needs no more than a configured tree.
+# The programs alone, without the tests.
+compile_programs() {
+	if ninja -C "$1" gateway/mcp-tunnel-gateway relay/mcp-tunnel-relay </dev/null >"$temp/log" 2>&1; then
+		return 0
+	fi
+	echo "FAILED: building the programs in $1"
+	grep -v '^\[[0-9]*/[0-9]*\]' "$temp/log" | head -n 100
+	return 1
+}
+
 build() {
 	once configure_tree "$1" && once compile_tree "$1"
+}
+
+# ready SUITE TREE. The lint suite compares documents with what the programs print, and needs no more than these.
+ready() {
+	if [ "$1" = lint ]; then
+		once configure_tree "$2" && once compile_programs "$2"
+	else
+		build "$2"
+	fi
 }
 
 # tally KIND SUITE RESULT LOG: counts the suite that began at $began and ended with $status.
@@ -170,7 +188,7 @@ tally() {
 meson_suite() {
 	began=$(date +%s) status=0
 	logs=$3/meson-logs
-	if { [ "$1" = lint ] && once configure_tree "$3"; } || build "$3"; then
+	if ready "$1" "$3"; then
 		rm -f "$logs/run-$1.json"
 		meson test -C "$3" --no-rebuild --suite "$1" --logbase "run-$1" </dev/null >"$temp/log" 2>&1 || status=$?
 		tally meson "$2" "$logs/run-$1.json" "$temp/log"
