@@ -59,11 +59,28 @@ static size_t escape_unit(struct span s, bool quoted, char dst[ESCAPED_UNIT_MAX]
 	return n;
 }
 
+/* How many bytes at the front stand for themselves. */
+static size_t plain_prefix(struct span s)
+{
+	size_t n = 0;
+
+	while (n < s.len && s.p[n] >= ' ' && s.p[n] < 0x7f && s.p[n] != '\\' && s.p[n] != '"')
+		n++;
+	return n;
+}
+
 size_t audit_escape(struct span in, char *dst, size_t max, bool quoted)
 {
-	size_t n = 0, used, unit_len, mark = 0;
+	size_t n = plain_prefix(in), used, unit_len, mark = 0;
 	char unit[ESCAPED_UNIT_MAX];
 
+	/* Nearly every value is plain and fits. */
+	if (n == in.len && n <= max) {
+		if (n)
+			memcpy(dst, in.p, n);
+		return n;
+	}
+	n = 0;
 	for (size_t i = 0; i < in.len; i += used) {
 		uint8_t c = (uint8_t)in.p[i];
 
@@ -162,16 +179,19 @@ static void line_add(struct audit_record *r, const char *key, struct span value,
 	r->fields[0].value.len = r->n_line;
 }
 
+static bool is_bare_byte(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '-' && c <= ':') || c == '_' || c == '$';
+}
+
 static bool is_bare(struct span s)
 {
-	for (size_t i = 0; i < s.len; i++) {
-		char c = s.p[i];
-
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("_./:$-", c)) ||
-		    !c)
+	if (s.len == 0 || s.len > AUDIT_WORD_MAX)
+		return false;
+	for (size_t i = 0; i < s.len; i++)
+		if (!is_bare_byte(s.p[i]))
 			return false;
-	}
-	return s.len > 0 && s.len <= AUDIT_WORD_MAX;
+	return true;
 }
 
 void audit_line_quoted(struct audit_record *r, const char *key, struct span value)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -104,45 +105,49 @@ int audit_writer_reopen(struct audit_writer *w)
 	return w->journal ? 0 : open_file(w);
 }
 
-static void add_byte(struct audit_writer *w, char c)
-{
-	if (w->n < sizeof(w->line))
-		w->line[w->n++] = c;
-}
-
 /* Values have no control characters and are UTF-8 (see audit_record.h). */
-static void add_value(struct audit_writer *w, struct span s)
+static char *put_value(char *at, struct span s)
 {
 	for (size_t i = 0; i < s.len; i++) {
 		if (s.p[i] == '"' || s.p[i] == '\\')
-			add_byte(w, '\\');
-		add_byte(w, s.p[i]);
+			*at++ = '\\';
+		*at++ = s.p[i];
 	}
+	return at;
 }
 
-static void add_field(struct audit_writer *w, const struct journal_field *f)
+static char *put_field(char *at, const struct journal_field *f)
 {
-	add_byte(w, '"');
+	*at++ = '"';
 	for (const char *p = f->name; *p; p++)
-		add_byte(w, *p >= 'A' && *p <= 'Z' ? (char)(*p | 0x20) : *p);
-	add_byte(w, '"');
-	add_byte(w, ':');
-	add_byte(w, '"');
-	add_value(w, f->value);
-	add_byte(w, '"');
+		*at++ = *p >= 'A' && *p <= 'Z' ? (char)(*p | 0x20) : *p;
+	memcpy(at, "\":\"", 3);
+	at = put_value(at + 3, f->value);
+	*at++ = '"';
+	return at;
+}
+
+/* The most that a field can take: every byte of the value escaped, and the marks around it. */
+static size_t field_bytes(const struct journal_field *f)
+{
+	return strlen(f->name) + 2 * f->value.len + 8;
 }
 
 static int make_line(struct audit_writer *w, const struct audit_record *r)
 {
-	w->line[0] = '\n';
-	w->n = 1;
+	char *at = w->line, *end = w->line + sizeof(w->line) - 4;
+
+	*at++ = '\n';
 	for (size_t i = 0; i < r->n_fields; i++) {
-		add_byte(w, i ? ',' : '{');
-		add_field(w, &r->fields[i]);
+		if (field_bytes(&r->fields[i]) > (size_t)(end - at))
+			return -EMSGSIZE;
+		*at++ = i ? ',' : '{';
+		at = put_field(at, &r->fields[i]);
 	}
-	add_byte(w, '}');
-	add_byte(w, '\n');
-	return w->n < sizeof(w->line) ? 0 : -EMSGSIZE;
+	*at++ = '}';
+	*at++ = '\n';
+	w->n = (size_t)(at - w->line);
+	return 0;
 }
 
 static ssize_t write_once(int fd, const char *p, size_t len)

@@ -463,6 +463,23 @@ static int exchange_new(struct exchange_context *x, const struct tp_event *ev, s
 	return 0;
 }
 
+/* Refused for its head alone: its message was not looked at. */
+static void deny_head(struct exchange *e, const struct tp_event *ev, uint32_t reason, const char *detail)
+{
+	const struct mcp_view nothing = { .kind = MCP_NOT_JSONRPC };
+	const struct audit_call call = {
+		.call_id = span_of(e->call_id),
+		.agent = tp_field_get(ev->fields, ev->n_fields, ":agent"),
+		.agent_auth = tp_field_get(ev->fields, ev->n_fields, ":agent-auth"),
+		.route = tp_field_get(ev->fields, ev->n_fields, ":route"),
+		.upstream = e->x->upstream_name,
+		.view = &nothing,
+	};
+
+	audit_denied(e->x->audit, &call, reason, detail);
+	exchange_fail(e, reason, detail);
+}
+
 void exchange_open(struct exchange_context *x, const struct tp_event *ev)
 {
 	char detail[POLICY_DETAIL_MAX];
@@ -477,7 +494,7 @@ void exchange_open(struct exchange_context *x, const struct tp_event *ev)
 	}
 	reason = policy_check_head(&x->policy, ev->fields, ev->n_fields, detail);
 	if (reason != TP_REASON_NONE) {
-		exchange_fail(e, reason, detail);
+		deny_head(e, ev, reason, detail);
 		return;
 	}
 	if (request_new(e, ev) < 0 || start_timer(e) < 0) {

@@ -260,13 +260,16 @@ START_TEST(full)
 }
 END_TEST
 
+/* No ck_assert here or while the limit is in force: each writes to check's own file, which the limit would cut as well. */
 static void limit_file(rlim_t bytes)
 {
 	struct rlimit lim;
 
-	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &lim), 0);
+	if (getrlimit(RLIMIT_FSIZE, &lim) < 0)
+		abort();
 	lim.rlim_cur = bytes;
-	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &lim), 0);
+	if (setrlimit(RLIMIT_FSIZE, &lim) < 0)
+		abort();
 }
 
 /* A record of which only a part was written is no record, and the next one is whole. Cut at every byte. */
@@ -286,8 +289,8 @@ START_TEST(torn)
 		len = strlen(read_file(path));
 		limit_file(len + cut);
 		r = audit_request(audit, &call, &b);
-		ck_assert_int_eq(r, cut + 1 >= len ? 0 : cut ? -ENOSPC : -EFBIG);
 		limit_file(RLIM_INFINITY);
+		ck_assert_int_eq(r, cut + 1 >= len ? 0 : cut ? -ENOSPC : -EFBIG);
 		audit_response(audit, a, &complete);
 		if (r == 0)
 			audit_response(audit, b, &complete);
@@ -308,15 +311,18 @@ START_TEST(sequence)
 	struct mcp_view view = tool_view();
 	struct audit_call call = tool_call(&view);
 	struct audit_open *a = NULL, *b = NULL;
+	int first, second;
 
 	signal(SIGXFSZ, SIG_IGN);
 	setup_file();
 	ck_assert_int_eq(audit_request(audit, &call, &a), 0);
 	limit_file(strlen(read_file(path)));
-	ck_assert_int_eq(audit_request(audit, &call, &b), -EFBIG);
-	ck_assert_int_eq(audit_request(audit, &call, &b), -EFBIG);
+	first = audit_request(audit, &call, &b);
+	second = audit_request(audit, &call, &b);
 	audit_response(audit, a, &complete);
 	limit_file(RLIM_INFINITY);
+	ck_assert_int_eq(first, -EFBIG);
+	ck_assert_int_eq(second, -EFBIG);
 	ck_assert_int_eq(audit_request(audit, &call, &b), 0);
 	assert_has(line_at((char *)read_file(path), 0), "ev=call.request seq=0 ");
 	assert_has(line_at((char *)read_file(path), 1), "ev=call.request seq=2 ");
