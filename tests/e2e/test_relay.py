@@ -192,7 +192,7 @@ SMUGGLING = {
 
 @pytest.mark.parametrize("which", SMUGGLING)
 def test_smuggling(raw, raw_control, which):
-    """Refused with a 4xx, the connection is closed, and nothing of it reaches the server."""
+    """Refused (501: a transfer coding that is not known, RFC 9112), closed, and nothing of it reaches the server."""
     before = len(raw_control("seen", "smuggled"))
     with connect(raw, 10) as connection:
         smuggled = (SECOND % connection.path.encode()).decode()
@@ -206,7 +206,7 @@ def test_smuggling(raw, raw_control, which):
             pass  # refused before everything was sent
         try:
             answer = connection.read(connection.head())
-            assert answer.status in (400, 413, 431), answer.status
+            assert answer.status in (400, 413, 431, 501), answer.status
         except Truncated:
             pytest.fail("the connection was closed without an answer")
         with pytest.raises(Truncated):

@@ -43,7 +43,7 @@ class Driver:
 
         return wait_until(look, timeout, lambda: f"an answer of {self.name}\n{self.process.tail()}")
 
-    def run(self, endpoint, scenario, timeout=60, **args):
+    def run(self, endpoint, scenario, timeout=30, **args):
         if self.process is None or not self.process.running():
             self._start()
         ident = next(self.serial)
