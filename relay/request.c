@@ -137,14 +137,15 @@ bool request_check(const struct http1_head *h, const struct request_names *names
 		   struct refusal *ret_refusal)
 {
 	struct request q = { .kind = REQUEST_AGENT };
-	struct span origin = http1_field_get(h, "Origin", NULL);
+	size_t n_origins;
+	struct span origin = http1_field_get(h, "Origin", &n_origins);
 	struct span rest = h->target, path;
 
 	if (h->minor != 1)
 		return refuse(ret_refusal, &old_version);
 	if (!host_allowed(http1_field_get(h, "Host", NULL), names, local))
 		return refuse(ret_refusal, &foreign_host);
-	if (origin.p && !origin_allowed(user, origin))
+	if (n_origins > 1 || (n_origins && !origin_allowed(user, origin)))
 		return refuse(ret_refusal, &foreign_origin);
 	if (!h->target.len || h->target.p[0] != '/')
 		return refuse(ret_refusal, &bad_target);
