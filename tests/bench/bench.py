@@ -15,6 +15,7 @@ import tempfile
 import load
 import ways
 
+NAMES = ("direct", "ssh", "tunnel", "audited")
 CONNECTIONS = (1, 16, 64)
 TRANSFERS = 4
 STREAMS = 1000
@@ -36,6 +37,8 @@ ROWS += [
     ("full_dirty", f"private dirty kB, {STREAMS} streams", "{:,.0f}"),
     ("stream_rss", "RSS kB per stream", "{:.2f}"),
     ("stream_dirty", "private dirty kB per stream", "{:.2f}"),
+    ("gateway_idle_dirty", "private dirty kB idle, gateway alone", "{:,.0f}"),
+    ("gateway_stream_dirty", "private dirty kB per stream, gateway alone", "{:.2f}"),
     ("start_ms", "start to ready, ms", "{:.1f}"),
     ("size", "size of both programs, stripped, kB", "{:,.0f}"),
 ]
@@ -105,7 +108,7 @@ def measure_fresh(opt, classes, scratch, upstream, results):
 
 
 def measure_all(opt, scratch, results):
-    classes = [c for c in (ways.Direct, ways.Ssh, ways.Tunnel) if c.name in opt.only]
+    classes = [c for c in (ways.Direct, ways.Ssh, ways.Tunnel, ways.Audited) if c.name in opt.only]
     sizes = {}
     with contextlib.ExitStack() as stack:
         binary = pathlib.Path(opt.build_dir) / "contrib/quickstart/sample-mcp-server"
@@ -137,7 +140,7 @@ def ratio(a, b):
 
 def table(names, results):
     """Lines of the table. A ratio above 1 is better for rates, below 1 for everything else."""
-    pairs = [("tunnel", "ssh"), ("tunnel", "direct"), ("ssh", "direct")]
+    pairs = [("tunnel", "ssh"), ("audited", "ssh"), ("tunnel", "direct"), ("ssh", "direct")]
     pairs = [(a, b) for a, b in pairs if a in names and b in names]
     head = ["", *names, *[f"{a}/{b}" for a, b in pairs]]
     lines = [head]
@@ -161,18 +164,18 @@ def context_line(opt):
 def parse_args():
     p = argparse.ArgumentParser()
     p.add_argument("--build-dir", required=True)
-    p.add_argument("--only", default="direct,ssh,tunnel")
+    p.add_argument("--only", default=",".join(NAMES))
     p.add_argument("--quick", action="store_true")
     p.add_argument("--rounds", type=int)
     p.add_argument("--seconds", type=int)
     p.add_argument("--ssh-cipher")
     p.add_argument("--ssh-plain", action="store_true")
-    p.add_argument("--audit")
+    p.add_argument("--audit", default="file")
     p.add_argument("--json")
     opt = p.parse_args()
     opt.only = opt.only.split(",")
-    if not set(opt.only) <= {"direct", "ssh", "tunnel"}:
-        p.error("--only takes direct, ssh and tunnel")
+    if not set(opt.only) <= set(NAMES):
+        p.error("--only takes " + ", ".join(NAMES))
     opt.rounds = opt.rounds or (1 if opt.quick else 3)
     opt.seconds = opt.seconds or (1 if opt.quick else 5)
     return opt
@@ -182,7 +185,7 @@ def main():
     opt = parse_args()
     results = Results()
     ways.Ssh.cipher, ways.Ssh.session = opt.ssh_cipher, not opt.ssh_plain
-    ways.Tunnel.build, ways.Tunnel.audit = opt.build_dir, opt.audit
+    ways.Tunnel.build, ways.Audited.audit = opt.build_dir, opt.audit
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -197,7 +200,7 @@ def main():
     print(context_line(opt))
     if sizes:
         print("stripped: " + ", ".join(f"{n} {s / 1000:.0f} kB" for n, s in sizes.items()))
-    print("\n".join(table([n for n in ("direct", "ssh", "tunnel") if n in opt.only], results)))
+    print("\n".join(table([n for n in NAMES if n in opt.only], results)))
     if opt.json:
         pathlib.Path(opt.json).write_text(json.dumps(results.all, indent=1))
     return 0

@@ -112,7 +112,8 @@ def idle_streams(way, count):
     """Memory with nothing open and with count GET streams open, in kB."""
     parts = urllib.parse.urlsplit(way.url)
     time.sleep(0.5)
-    idle = memory_kb(way.pids())
+    alone = [way.gateway_pid] if way.gateway_pid else []
+    idle, gateway_idle = memory_kb(way.pids()), memory_kb(alone)[1]
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             s = stack.enter_context(_open_stream(way, parts))
@@ -120,6 +121,7 @@ def idle_streams(way, count):
             if b" 200 " not in head.split(b"\r\n")[0]:
                 raise RuntimeError(f"GET through {way.name}: {head[:100]!r}")
         time.sleep(1)
-        full = memory_kb(way.pids())
-    return {"idle_rss": idle[0], "idle_dirty": idle[1], "full_rss": full[0], "full_dirty": full[1],
+        full, gateway_full = memory_kb(way.pids()), memory_kb(alone)[1]
+    only_gateway = {"gateway_idle_dirty": gateway_idle, "gateway_stream_dirty": (gateway_full - gateway_idle) / count}
+    return {**(only_gateway if alone else {}), "idle_rss": idle[0], "idle_dirty": idle[1], "full_rss": full[0], "full_dirty": full[1],
             "stream_rss": (full[0] - idle[0]) / count, "stream_dirty": (full[1] - idle[1]) / count}

@@ -5,12 +5,12 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 build=$top/build-release
-only=direct,ssh,tunnel
+only=direct,ssh,tunnel,audited
 rest=
 
 usage() {
 	cat <<'EOF'
-usage: sh tests/bench/run.sh [--quick] [--only direct,ssh,tunnel] [--build-dir DIR] [--rounds N] [--seconds N]
+usage: sh tests/bench/run.sh [--quick] [--only direct,ssh,tunnel,audited] [--build-dir DIR] [--rounds N] [--seconds N]
                              [--ssh-cipher NAME] [--ssh-plain] [--audit SINK] [--json FILE]
   --quick        one second each, one round: tells whether it works, not how fast it is
   --only         which ways to the server are measured
@@ -19,7 +19,7 @@ usage: sh tests/bench/run.sh [--quick] [--only direct,ssh,tunnel] [--build-dir D
   --seconds      length of one run (default 5)
   --ssh-cipher   instead of the one OpenSSH prefers
   --ssh-plain    ssh -N, without a session; slower (see README.md)
-  --audit        the gateway's audit sink (default a file that is emptied between the runs)
+  --audit        the sink of the way `audited` (default file: one that is emptied between the runs)
   --json         also writes every single result to FILE
 EOF
 }
