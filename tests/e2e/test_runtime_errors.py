@@ -133,8 +133,8 @@ def test_token_refused_then_replaced(gateway, relay, servers):
 class Upstream:
     """Something on a port that is not an MCP server."""
 
-    def __init__(self, reply):
-        self.reply = reply
+    def __init__(self, reply, stays_open):
+        self.reply, self.stays_open = reply, stays_open
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.sock.getsockname()[1]}/mcp"
         self.thread = threading.Thread(target=self._serve, daemon=True)
@@ -151,6 +151,8 @@ class Upstream:
                 try:
                     peer.recv(65536)
                     peer.sendall(self.reply)
+                    while self.stays_open and peer.recv(65536):
+                        pass
                 except OSError:
                     pass
 
@@ -186,6 +188,7 @@ def call_until_answered_by_gateway(endpoint, expected):
 UPSTREAMS = {
     "refused": (None, -32004, "upstream-unreachable", "no"),
     "not-http": (b"SSH-2.0-OpenSSH_9.2p1\r\n", -32013, "upstream-protocol", "maybe"),
+    "not-http-stays-open": (b"SSH-2.0-OpenSSH_9.2p1\r\n", -32013, "upstream-protocol", "maybe"),
     "closes-early": (b"", -32006, "upstream-closed", "maybe"),
     "closes-in-head": (b"HTTP/1.1 200 OK\r\nContent-Ty", -32006, "upstream-closed", "maybe"),
 }
@@ -194,7 +197,7 @@ UPSTREAMS = {
 @pytest.mark.parametrize("which", UPSTREAMS)
 def test_upstream(attached, which):
     reply, code, reason, executed = UPSTREAMS[which]
-    upstream = Upstream(reply) if reply is not None else None
+    upstream = Upstream(reply, "stays-open" in which) if reply is not None else None
     it, endpoint = attached(f"up-{which}", upstream.url if upstream else f"http://127.0.0.1:{free_port()}/mcp")
     for _ in range(5):
         response = call_until_answered_by_gateway(endpoint, 502)
