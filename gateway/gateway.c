@@ -237,10 +237,18 @@ static int make_tls(struct gateway *g, char *err, size_t err_size)
 {
 	const struct tls_client_options opt = { .ca_file = g->cfg->ca_file, .allow_tls12 = g->cfg->allow_tls12 };
 
+	char why[CONFIG_ERROR_MAX];
+	bool wanted = false;
+	int r;
+
 	for (size_t i = 0; i < g->cfg->n_relays; i++)
-		if (url_is_tls(&g->cfg->relays[i]))
-			return tls_client_new(&opt, err, err_size, &g->tls);
-	return 0;
+		wanted = wanted || url_is_tls(&g->cfg->relays[i]);
+	if (!wanted)
+		return 0;
+	r = tls_client_new(&opt, why, sizeof(why), &g->tls);
+	if (r < 0)
+		snprintf(err, err_size, "%s%s", g->cfg->ca_file ? "--ca-file: " : "", why);
+	return r;
 }
 
 static int make_upstream(struct gateway *g)
@@ -315,11 +323,14 @@ static void make_exchanges(struct gateway *g)
 /* Configuration first, so that its errors are told before anything is touched. */
 static int build(struct gateway *g, char *err, size_t err_size)
 {
+	char why[CONFIG_ERROR_MAX];
 	int r;
 
-	r = token_load(g->cfg->token_file, err, err_size, &g->token);
-	if (r < 0)
+	r = token_load(g->cfg->token_file, why, sizeof(why), &g->token);
+	if (r < 0) {
+		snprintf(err, err_size, "--token-file: %s", why);
 		return -EINVAL;
+	}
 	r = make_tls(g, err, err_size);
 	if (r < 0)
 		return r;

@@ -179,6 +179,14 @@ static void body_begin(struct http1_reader *r)
 	}
 }
 
+/* What does not begin like a response never becomes one; its end may never come. */
+static bool begins_like_response(const struct http1_reader *r)
+{
+	static const char version[] = "HTTP/1.";
+
+	return memcmp(buf_bytes(&r->head_bytes), version, MIN(buf_len(&r->head_bytes), sizeof(version) - 1)) == 0;
+}
+
 /* After -ENOMEM the reader is as before, so that the caller may try again. */
 static int read_head(struct http1_reader *r, const uint8_t *p, size_t len, size_t *used, struct http1_event *ev)
 {
@@ -196,6 +204,11 @@ static int read_head(struct http1_reader *r, const uint8_t *p, size_t len, size_
 		return e;
 	}
 	*used += end ? end : len;
+	if (!end && r->kind == HTTP1_RESPONSE && !begins_like_response(r)) {
+		http1_refuse(r, 502, "not HTTP/1.x");
+		head_free(r);
+		return 0;
+	}
 	if (!end)
 		return 0;
 	if (!http1_head_parse(r, r->n_lines - 1)) {

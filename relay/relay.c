@@ -165,12 +165,15 @@ static int make_tls(struct relay *r, char *err, size_t err_size)
 		.key_file = r->cfg->tls_key,
 		.allow_tls12 = r->cfg->allow_tls12,
 	};
+	char why[CONFIG_ERROR_MAX];
 	int rc;
 
 	if (!r->cfg->any_tls)
 		return 0;
-	rc = tls_server_new(&opt, err, err_size, &r->tls);
-	if (rc == 0)
+	rc = tls_server_new(&opt, why, sizeof(why), &r->tls);
+	if (rc < 0)
+		snprintf(err, err_size, "--tls-cert, --tls-key: %s", why);
+	else
 		tls_server_names(r->tls, add_certificate_name, &r->names);
 	return rc;
 }
