@@ -113,7 +113,8 @@ static int start_timer(struct exchange *e)
 	const struct timeval tv = { (time_t)(e->x->call_timeout_ms / 1000),
 				    (suseconds_t)(e->x->call_timeout_ms % 1000 * 1000) };
 
-	if (!e->x->call_timeout_ms)
+	/* A GET stream is no call: it stays open for hours, waiting for events. */
+	if (!e->x->call_timeout_ms || e->idempotent)
 		return 0;
 	e->timer = event_new(loop_base(e->x->loop), -1, 0, on_timeout, e);
 	if (!e->timer)

@@ -393,6 +393,9 @@ int gateway_run(struct gateway *g)
 {
 	log_notice("mcp-tunnel-gateway " MCP_TUNNEL_VERSION ": tunnel %s, MCP server %s", g->token->tunnel_id,
 		   g->upstream_name);
+	if (g->cfg->audit_kind == GATEWAY_AUDIT_NONE && !g->cfg->audit)
+		log_warning("calls are not written down: there is no journal here; use --audit file:/PATH, or --audit none to "
+			    "say that this is meant");
 	/* Started is not attached: a boot without network is no failed start. /readyz and STATUS say when calls get through. */
 	notify_ready("Starting");
 	session_start(g->session);

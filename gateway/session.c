@@ -65,6 +65,7 @@ static const char *const failure_names[] = {
 	[SESSION_TRY_LATER] = "relay-busy",
 	[SESSION_LOST] = "connection-lost",
 	[SESSION_PROTOCOL] = "protocol-error",
+	[SESSION_RELAY_STOPPED] = "relay-stopped",
 };
 
 const char *session_state_name(enum session_state state)
@@ -405,7 +406,7 @@ static void on_transport_event(void *user, struct tp_event *ev)
 static void on_transport_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
 	struct session *s = user;
-	bool greeting = s->status.state == SESSION_GREETING;
+	bool greeting = s->status.state == SESSION_GREETING, named;
 	char text[256];
 
 	CHECK_OBJ(s, SESSION_MAGIC);
@@ -413,9 +414,10 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 		return;
 	if (!s->lost_ms && !greeting)
 		s->lost_ms = loop_now_ms(s->loop);
-	snprintf(text, sizeof(text), "%s%s%s", reason == TP_REASON_NONE ? "" : tp_reason_name(reason),
-		 reason == TP_REASON_NONE ? "" : ": ", detail);
-	fail(s, fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0);
+	/* What the relay said in its close frame begins with the reason's name already. */
+	named = reason == TP_REASON_NONE || span_starts(span_of(detail), tp_reason_name(reason));
+	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
+	fail(s, reason == TP_REASON_RELAY_STOPPED ? SESSION_RELAY_STOPPED : fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0);
 }
 
 static const struct transport_ops transport_callbacks = {

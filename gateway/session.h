@@ -33,6 +33,7 @@ enum session_failure {
 	SESSION_TRY_LATER,      /* "relay-busy" */
 	SESSION_LOST,           /* "connection-lost" */
 	SESSION_PROTOCOL,       /* "protocol-error" */
+	SESSION_RELAY_STOPPED,  /* "relay-stopped" */
 };
 
 struct session_config {

@@ -182,9 +182,11 @@ static void body_begin(struct http1_reader *r)
 /* What does not begin like a response never becomes one; its end may never come. */
 static bool begins_like_response(const struct http1_reader *r)
 {
-	static const char version[] = "HTTP/1.";
+	static const char version[] = "HTTP/";
 
-	return memcmp(buf_bytes(&r->head_bytes), version, MIN(buf_len(&r->head_bytes), sizeof(version) - 1)) == 0;
+	/* An empty line has an error of its own. */
+	return buf_bytes(&r->head_bytes)[0] == '\r' ||
+	       memcmp(buf_bytes(&r->head_bytes), version, MIN(buf_len(&r->head_bytes), sizeof(version) - 1)) == 0;
 }
 
 /* After -ENOMEM the reader is as before, so that the caller may try again. */
@@ -205,7 +207,7 @@ static int read_head(struct http1_reader *r, const uint8_t *p, size_t len, size_
 	}
 	*used += end ? end : len;
 	if (!end && r->kind == HTTP1_RESPONSE && !begins_like_response(r)) {
-		http1_refuse(r, 502, "not HTTP/1.x");
+		http1_refuse(r, 502, "bad HTTP version");
 		head_free(r);
 		return 0;
 	}
