@@ -531,6 +531,9 @@ static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
 	}
 	if (!buf_len(&f->out) && f->call && (f->state == FRONT_BODY || f->state == FRONT_CALL))
 		n += call_pull(f->call, dst + n, room - n);
+	/* Chunks leave a few bytes of the room unused, which reads as "nothing more". */
+	if (n && f->call && call_has_output(f->call))
+		channel_want_write(f->channel);
 	if (f->state != FRONT_CLOSING && answer_is_over(f)) {
 		/* An answer that overtook its request: the rest of the request has nowhere to go. */
 		if (!f->body_ended)
