@@ -37,24 +37,72 @@ static void assert_quiet(void)
 
 START_TEST(credit_runs_out_and_returns_on_consumption)
 {
+	enum { WINDOW = 100001 }; /* no whole number of frames */
 	struct pair_stream *r, *g;
+
+	pair_init(&p);
+	p.cfg[PAIR_GATEWAY].window_initial = WINDOW;
+	p.auto_consume = false;
+	pair_up(&p);
+	r = pair_open(&p, false);
+	pair_run(&p);
+	g = gateway_end(r);
+	pair_send(r, PAIR_RELAY, 130 * 1000, false);
+	pair_run(&p);
+	ck_assert_uint_eq(buf_len(&g->got), WINDOW);
+	ck_assert(!tp_conn_wants_write(p.end[PAIR_RELAY].conn));
+	/* Less than half is not worth a frame. */
+	pair_consume(&p, g, WINDOW / 2);
+	pair_run(&p);
+	ck_assert_uint_eq(buf_len(&g->got), WINDOW);
+	pair_consume(&p, g, 1);
+	pair_run(&p);
+	assert_got(g, PAIR_RELAY, 130 * 1000);
+	assert_quiet();
+	pair_done(&p);
+}
+END_TEST
+
+/* END is the last thing of its stream, also when it is given while the rest waits for credit. */
+START_TEST(end_does_not_overtake_data)
+{
+	struct pair_stream *r;
 
 	start();
 	p.auto_consume = false;
 	r = pair_open(&p, false);
+	pair_send(r, PAIR_RELAY, TP_WINDOW_INITIAL + 10, false);
 	pair_run(&p);
-	g = gateway_end(r);
-	pair_send(r, PAIR_RELAY, 300 * 1000, false);
+	pair_send(r, PAIR_RELAY, 0, true);
 	pair_run(&p);
-	ck_assert_uint_eq(buf_len(&g->got), TP_WINDOW_INITIAL);
-	ck_assert(!tp_conn_wants_write(p.end[PAIR_RELAY].conn));
-	/* Less than half is not worth a frame. */
-	pair_consume(&p, g, TP_WINDOW_INITIAL / 2 - 1);
+	ck_assert(!gateway_end(r)->end);
+	pair_consume(&p, gateway_end(r), TP_WINDOW_INITIAL);
 	pair_run(&p);
-	ck_assert_uint_eq(buf_len(&g->got), TP_WINDOW_INITIAL);
-	pair_consume(&p, g, 1);
+	ck_assert(gateway_end(r)->end);
+	assert_got(gateway_end(r), PAIR_RELAY, TP_WINDOW_INITIAL + 10);
+	pair_done(&p);
+}
+END_TEST
+
+/* One that always has a little more to say, just in time, does not keep a patient one waiting. */
+START_TEST(a_talkative_stream_starves_nobody)
+{
+	enum { ROUNDS = 25 };
+	struct pair_stream *talks, *waits;
+
+	start();
+	p.auto_consume = false;
+	p.pull = 12000;
+	talks = pair_open(&p, false);
+	waits = pair_open(&p, false);
 	pair_run(&p);
-	assert_got(g, PAIR_RELAY, 300 * 1000);
+	pair_send(waits, PAIR_RELAY, 8 * TP_PAYLOAD_DEFAULT, false);
+	for (int i = 0; i < ROUNDS; i++) {
+		if (tp_stream_wants_data(talks->s))
+			pair_send_at(talks, PAIR_RELAY, (uint64_t)i * 12000, 12000, false);
+		pair_move(&p, PAIR_RELAY, SIZE_MAX);
+	}
+	assert_got(gateway_end(waits), PAIR_RELAY, 8 * TP_PAYLOAD_DEFAULT);
 	pair_done(&p);
 }
 END_TEST
@@ -335,7 +383,8 @@ START_TEST(windows_grow_within_the_session)
 }
 END_TEST
 UNIT_MAIN("conn_flow",
-	  ADD(credit_runs_out_and_returns_on_consumption) ADD(a_stuck_stream_holds_up_nobody)
+	  ADD(credit_runs_out_and_returns_on_consumption) ADD(end_does_not_overtake_data)
+	  ADD(a_talkative_stream_starves_nobody) ADD(a_stuck_stream_holds_up_nobody)
 	  ADD(writable_is_told_once_there_is_room) ADD(the_queue_of_a_stream_is_bounded)
 	  ADD(a_small_answer_overtakes_a_large_one) ADD(large_answers_take_turns)
 	  ADD(payloads_keep_the_agreed_limit) ADD(acknowledgement_cadence)

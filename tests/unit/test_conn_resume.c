@@ -59,7 +59,7 @@ static void begin(size_t chunk)
 	pair_seed(7);
 	pair_init(&p);
 	p.chunk = chunk;
-	p.pull = 4096;
+	p.pull = chunk ? chunk : 4096; /* what is half pulled is half sent */
 	p.on_event = run_calls;
 }
 
