@@ -67,7 +67,7 @@ struct tp_conn *tp_conn_free(struct tp_conn *c)
 /* A session that never was: counts from zero, nothing agreed. */
 void conn_forget_session(struct tp_conn *c)
 {
-	c->has_session = false;
+	c->has_session = c->broken = false;
 	memset(c->session, 0, sizeof(c->session));
 	replay_clear(&c->replay);
 	c->last_id = 0;
@@ -158,6 +158,8 @@ int tp_conn_attach(struct tp_conn *c, uint64_t now_ms)
 	k->up = true;
 	k->opened_ms = k->last_rx_ms = now_ms;
 	budget_init(&k->pings, PING_RATE, 10 * PING_RATE);
+	if (c->broken)
+		conn_end_session(c, TP_REASON_INTERNAL);
 	if (c->cfg.role == TP_GATEWAY) {
 		k->hello_done = true;
 		return send_hello(c);
@@ -220,7 +222,7 @@ int tp_conn_resume(struct tp_conn *c, struct tp_conn *fresh, uint64_t now_ms)
 	if (fresh->carrier.in != fresh->carrier.in_end ||
 	    (buf_len(&fresh->carrier.partial) && !fresh->carrier.partial_in_use))
 		return TP_RESUME_IMPOSSIBLE;
-	if (!replay_rewind(&c->replay, fresh->hello_received))
+	if (c->broken || !replay_rewind(&c->replay, fresh->hello_received))
 		return TP_RESUME_IMPOSSIBLE;
 	tp_conn_detach(c);
 	buf_done(&c->carrier.partial);
@@ -299,6 +301,7 @@ void tp_conn_close(struct tp_conn *c, uint32_t reason, const char *detail)
 
 void conn_fail(struct tp_conn *c, uint32_t reason, bool fatal, const char *detail)
 {
+	c->broken |= fatal && !c->carrier.up;
 	if (!c->carrier.up || c->carrier.failed)
 		return;
 	tp_conn_close(c, reason, detail);

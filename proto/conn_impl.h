@@ -86,6 +86,7 @@ struct tp_conn {
 	struct tp_config cfg;
 	struct tp_carrier carrier;
 	bool has_session;
+	bool broken; /* while detached a frame could not be kept: this session cannot go on */
 	uint8_t session[TP_SESSION_ID_BYTES];
 	struct idmap streams;
 	uint32_t last_id;      /* highest stream id opened */

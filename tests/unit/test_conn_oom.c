@@ -207,4 +207,32 @@ START_TEST(each_allocation_fails_once)
 }
 END_TEST
 
-UNIT_MAIN("conn_oom", ADD(each_allocation_fails_once))
+/* A RESET that could not be kept while detached: the other end would never hear of it, so the session does not go on. */
+START_TEST(a_session_with_a_gap_does_not_go_on)
+{
+	for (int side = 0; side < 2; side++) {
+		static struct pair p;
+		struct pair_stream *r, *other;
+
+		pair_init(&p);
+		pair_up(&p);
+		r = pair_open(&p, false);
+		other = pair_open(&p, false);
+		pair_run(&p);
+		pair_advance(&p, 60 * 1000); /* all is acknowledged, so the next frame needs memory */
+		pair_cut(&p);
+		countdown = 1;
+		armed = true;
+		tp_stream_reset(side == PAIR_RELAY ? r->s : pair_peer(&p, PAIR_GATEWAY, r->id)->s, TP_REASON_DEADLINE, NULL);
+		armed = false;
+		ck_assert_uint_eq(countdown, 0);
+		pair_up(&p);
+		ck_assert(!pair_last(&p, PAIR_GATEWAY, TP_EV_ATTACHED)->resumed);
+		ck_assert(other->reset && pair_peer(&p, PAIR_GATEWAY, other->id)->reset);
+		ck_assert_uint_eq(tp_conn_streams(p.end[0].conn) + tp_conn_streams(p.end[1].conn), 0);
+		pair_done(&p);
+	}
+}
+END_TEST
+
+UNIT_MAIN("conn_oom", ADD(each_allocation_fails_once) ADD(a_session_with_a_gap_does_not_go_on))
