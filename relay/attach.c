@@ -125,19 +125,26 @@ static void on_hello(struct attached *a, const struct tp_event *ev)
 
 static void on_attached(struct attached *a, const struct tp_event *ev)
 {
+	size_t open, waited = 0;
+
 	set_up(a);
 	a->relay->counters.sessions++;
 	a->relay->counters.resumed += ev->resumed;
-	if (ev->resumed)
-		log_notice("tunnel %s: session %.8s resumed after %.1f s from %s, %llu frames sent again, %zu calls open",
-			   a->tunnel_id, a->session, a->lost_ms ? (double)(loop_now_ms(a->relay->loop) - a->lost_ms) / 1000 : 0.0,
-			   transport_peer(a->transport), (unsigned long long)ev->replayed_frames,
-			   tp_conn_streams(transport_conn(a->transport)));
-	a->lost_ms = 0;
+	open = tp_conn_streams(transport_conn(a->transport));
 	if (a->relay->stopping) {
 		(void)tp_conn_goaway(transport_conn(a->transport), TP_REASON_RELAY_STOPPED, "the relay stops");
 		transport_kick(a->transport);
+	} else {
+		waited = hold_attached(a->relay->hold, a->tunnel_id);
 	}
+	if (ev->resumed)
+		log_notice("tunnel %s: session %.8s resumed after %.1f s from %s: %llu frames sent again, %zu calls open, %zu new ones "
+			   "had waited",
+			   a->tunnel_id, a->session, a->lost_ms ? (double)(loop_now_ms(a->relay->loop) - a->lost_ms) / 1000 : 0.0,
+			   transport_peer(a->transport), (unsigned long long)ev->replayed_frames, open, waited);
+	else if (waited)
+		log_notice("tunnel %s: %zu calls had waited for a gateway", a->tunnel_id, waited);
+	a->lost_ms = 0;
 }
 
 static void on_event(void *user, struct tp_event *ev)

@@ -18,6 +18,7 @@ struct relay_config {
 	struct config_list origin_urls;
 	char *state_dir;
 	int agent_auth;
+	uint64_t hold_ms; /* 0: do not wait */
 	uint64_t resume_grace_ms;
 	uint64_t keepalive_ms;
 	uint64_t max_request_bytes;

@@ -22,6 +22,7 @@ enum {
 	HEAD_TIMEOUT_MS = 10 * 1000, /* a request head, from its first byte */
 	IDLE_TIMEOUT_MS = 75 * 1000, /* between requests */
 	BODY_TIMEOUT_MS = 60 * 1000, /* without a byte of the body */
+	HELD_HEAD_BYTES = 4 * 1024, /* what a call that waits is counted for, besides the bytes behind its head */
 	LINGER_MS = 2 * 1000,
 	NOTSENT_LOWAT = 64 * 1024,
 	OUT_MAX = 64 * 1024,
@@ -32,6 +33,7 @@ enum {
 enum front_state {
 	FRONT_IDLE,      /* nothing of a request has come */
 	FRONT_HEAD,      /* some of its head */
+	FRONT_HELD,      /* its head is read; it waits for the tunnel to be attached */
 	FRONT_BODY,      /* its body flows to a call */
 	FRONT_CALL,      /* complete; the answer is being made */
 	FRONT_REFUSING,  /* its body is read for its id and forgotten; then the answer */
@@ -60,17 +62,20 @@ struct front {
 	bool close_after; /* the connection ends with this answer */
 	bool paused;
 	uint64_t deadline_ms;
+	struct held held;
 	struct loop_task turn; /* after the answer has been pulled */
 	char tunnel_id[TUNNEL_ID_MAX + 1]; /* UPGRADING */
 	char local[64]; /* the address that the agent connected to: one of our names; empty: not asked yet */
 };
 
 static void read_bytes(struct front *f, const uint8_t *p, size_t len);
+static void on_hold_expired(void *user);
 
 static void set_state(struct front *f, enum front_state state)
 {
 	static const uint64_t limits[] = {
 		[FRONT_IDLE] = IDLE_TIMEOUT_MS,	    [FRONT_HEAD] = HEAD_TIMEOUT_MS,	[FRONT_BODY] = BODY_TIMEOUT_MS,
+		[FRONT_HELD] = 0, /* relay/hold.h counts its time */
 		[FRONT_CALL] = 0,		    [FRONT_REFUSING] = BODY_TIMEOUT_MS, [FRONT_ANSWERED] = BODY_TIMEOUT_MS,
 		[FRONT_UPGRADING] = OPEN_TIMEOUT_MS, [FRONT_CLOSING] = 0,
 	};
@@ -93,6 +98,7 @@ static void front_free(struct front *f)
 		return;
 	set_state(f, FRONT_CLOSING);
 	TAILQ_REMOVE(&f->relay->fronts, f, link);
+	hold_remove(&f->held);
 	f->call = call_free(f->call);
 	if (f->channel)
 		channel_abort(f->channel, false);
@@ -212,6 +218,13 @@ static const struct call_handler call_callbacks = {
 	.on_failed = on_call_failed,
 };
 
+static void refuse_not_attached(struct front *f)
+{
+	if (mcp_scan_new(&f->scan) < 0)
+		f->scan = NULL;
+	refuse_reason(f, TP_REASON_NOT_ATTACHED, NULL);
+}
+
 static void start_call(struct front *f, const struct request *q, const char *agent)
 {
 	const struct http1_head *h = &f->reader.head;
@@ -226,9 +239,12 @@ static void start_call(struct front *f, const struct request *q, const char *age
 	int r;
 
 	if (!start.attached) {
-		if (mcp_scan_new(&f->scan) < 0)
-			f->scan = NULL;
-		refuse_reason(f, TP_REASON_NOT_ATTACHED, NULL);
+		if (hold_add(f->relay->hold, &f->held, q->tunnel, sizeof(*f) + HELD_HEAD_BYTES)) {
+			set_state(f, FRONT_HELD);
+			set_paused(f, true);
+		} else {
+			refuse_not_attached(f);
+		}
 		return;
 	}
 	if (h->body == HTTP1_BODY_LENGTH && h->content_length > f->relay->cfg->max_request_bytes) {
@@ -316,20 +332,15 @@ static const char *local_name(struct front *f)
 	return f->local;
 }
 
-static void on_head(struct front *f)
+/* What the head asks for: done, refused, or made to wait. */
+static void serve_head(struct front *f)
 {
-	const struct http1_head *h = &f->reader.head;
 	struct relay *r = f->relay;
 	struct request q;
 	struct refusal why;
 	const char *agent;
 
-	r->counters.requests++;
-	f->head_only = span_is(h->method, "HEAD");
-	f->body_ended = h->body == HTTP1_BODY_NONE;
-	f->close_after = !h->keep_alive || r->stopping;
-	f->refusal_call[0] = '\0';
-	if (!request_check(h, &r->names, local_name(f), origin_allowed, r->cfg, &q, &why)) {
+	if (!request_check(&f->reader.head, &r->names, local_name(f), origin_allowed, r->cfg, &q, &why)) {
 		refuse(f, why.status, why.extra, why.reason, why.text, NULL);
 		return;
 	}
@@ -347,6 +358,19 @@ static void on_head(struct front *f)
 		refuse_reason(f, TP_REASON_RELAY_STOPPED, NULL);
 	else
 		start_call(f, &q, agent);
+}
+
+static void on_head(struct front *f)
+{
+	const struct http1_head *h = &f->reader.head;
+
+	f->relay->counters.requests++;
+	f->head_only = span_is(h->method, "HEAD");
+	f->body_ended = h->body == HTTP1_BODY_NONE;
+	f->close_after = !h->keep_alive || f->relay->stopping;
+	f->refusal_call[0] = '\0';
+	hold_renew(&f->held);
+	serve_head(f);
 }
 
 static void on_body(struct front *f, struct span data, bool end)
@@ -394,7 +418,7 @@ static void on_reader_event(struct front *f, const struct http1_event *ev)
 	switch (ev->type) {
 	case HTTP1_HEAD:
 		on_head(f);
-		if (f->state != FRONT_CLOSING)
+		if (f->state != FRONT_CLOSING && f->state != FRONT_HELD)
 			http1_head_release(&f->reader);
 		break;
 	case HTTP1_DATA:
@@ -428,6 +452,8 @@ static void keep_early(struct front *f, const uint8_t *p, size_t len)
 		return;
 	}
 	set_paused(f, true);
+	if (f->state == FRONT_HELD && !hold_add_bytes(&f->held, len))
+		on_hold_expired(f);
 }
 
 static void read_bytes(struct front *f, const uint8_t *p, size_t len)
@@ -451,22 +477,61 @@ static void read_bytes(struct front *f, const uint8_t *p, size_t len)
 		keep_early(f, p, len);
 }
 
-static void next_request(struct front *f)
+/* Reading goes on with what came meanwhile. */
+static void read_early(struct front *f)
 {
 	struct buf early = f->early;
 
+	buf_init(&f->early, EARLY_MAX);
+	set_paused(f, false);
+	if (buf_len(&early))
+		read_bytes(f, buf_bytes(&early), buf_len(&early));
+	buf_done(&early);
+}
+
+static void next_request(struct front *f)
+{
 	if (f->close_after) {
 		front_close(f);
 		return;
 	}
 	f->call = call_free(f->call);
 	http1_reader_next(&f->reader);
-	buf_init(&f->early, EARLY_MAX);
 	set_state(f, FRONT_IDLE);
-	set_paused(f, false);
-	if (buf_len(&early))
-		read_bytes(f, buf_bytes(&early), buf_len(&early));
-	buf_done(&early);
+	read_early(f);
+}
+
+/* The head has been served at last, one way or the other. */
+static void after_hold(struct front *f)
+{
+	if (f->state == FRONT_CLOSING || f->state == FRONT_HELD)
+		return;
+	http1_head_release(&f->reader);
+	if (reads(f))
+		read_early(f);
+}
+
+static void on_hold_attached(void *user)
+{
+	struct front *f = user;
+
+	CHECK_OBJ(f, FRONT_MAGIC);
+	set_state(f, FRONT_HEAD);
+	serve_head(f);
+	after_hold(f);
+}
+
+static void on_hold_expired(void *user)
+{
+	struct front *f = user;
+
+	CHECK_OBJ(f, FRONT_MAGIC);
+	set_state(f, FRONT_HEAD);
+	if (f->relay->stopping)
+		refuse_reason(f, TP_REASON_RELAY_STOPPED, NULL);
+	else
+		refuse_not_attached(f);
+	after_hold(f);
 }
 
 static void finish_upgrade(struct front *f)
@@ -580,6 +645,7 @@ void front_new(struct relay *r, int take_fd, struct tls_context *tls)
 	buf_init(&f->out, OUT_MAX);
 	buf_init(&f->early, EARLY_MAX);
 	loop_task_init(&f->turn, on_turn, f);
+	f->held = (struct held){ .on_attached = on_hold_attached, .on_expired = on_hold_expired, .user = f };
 	if (channel_new(r->loop, take_fd, &opt, &channel_callbacks, f, &f->channel) < 0) {
 		free(f);
 		return;

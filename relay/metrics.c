@@ -40,6 +40,9 @@ int metrics_write(const struct relay *r, struct buf *out)
 	} rows[] = {
 		{ "gauge", "gateways_attached", "Sessions that are attached.", attach_count(r) },
 		{ "gauge", "calls_open", "Calls under way.", r->calls_open },
+		{ "gauge", "calls_held", "Calls that wait for a gateway.", hold_counters(r->hold)->waiting },
+		{ "counter", "calls_held_ever", "Times a call waited for a gateway.", hold_counters(r->hold)->held },
+		{ "counter", "calls_held_expired", "Calls that waited in vain.", hold_counters(r->hold)->expired },
 		{ "counter", "connections", "Connections accepted on public listeners.", c->agent_connections },
 		{ "counter", "requests", "HTTP requests read.", c->requests },
 		{ "counter", "refused", "Requests that the relay answered with an error itself.", c->refused },

@@ -90,6 +90,7 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 	for (size_t i = 0; i < r->cfg->n_listeners; i++)
 		p->listeners[i].listener = listener_free(p->listeners[i].listener);
 	attach_drain_all(r);
+	hold_expire_all(r->hold);
 	front_drain_all(r);
 	event_add(p->drain, &tv);
 }
@@ -231,6 +232,8 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 	snprintf(err, err_size, "out of memory");
 	rc = loop_new(&r->loop);
 	if (rc == 0)
+		rc = hold_new(r->loop, cfg->hold_ms, &r->hold);
+	if (rc == 0)
 		rc = start_events(p);
 	for (size_t i = 0; i < cfg->n_listeners && rc == 0; i++)
 		rc = add_listener(p, &cfg->listeners[i], &p->listeners[i], err, err_size);
@@ -270,6 +273,7 @@ struct relay *relay_free(struct relay *r)
 	for (size_t i = 0; i < ARRAY_LEN(events); i++)
 		if (*events[i])
 			event_free(*events[i]);
+	hold_free(r->hold);
 	loop_free(r->loop);
 	tls_free(r->tls);
 	registry_free(r->registry);

@@ -8,6 +8,7 @@
 #include "daemon/tls.h"
 #include "proto/tunnel.h"
 #include "relay/config.h"
+#include "relay/hold.h"
 #include "relay/registry.h"
 #include "relay/request.h"
 
@@ -28,6 +29,7 @@ struct relay {
 	struct loop *loop;
 	struct tls_context *tls;
 	struct registry *registry;
+	struct hold *hold;
 	struct request_names names;
 	TAILQ_HEAD(front_list, front) fronts;          /* connections of agents, and gateways before their upgrade */
 	TAILQ_HEAD(attached_list, attached) attached;  /* sessions, newest first */
