@@ -23,7 +23,7 @@ static void on_attached(void *user)
 	strncat(told, &w->name, 1);
 	if (w->kills)
 		hold_remove(&w->kills->held);
-	if (w->again && !hold_add(hold, &w->held, span_of(w->held.tunnel_id), 1))
+	if (w->again && !hold_add(hold, &w->held, SPAN("one"), 1))
 		strcat(told, "!");
 }
 
