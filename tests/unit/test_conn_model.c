@@ -9,7 +9,7 @@
 
 #include "proto/conn_impl.h"
 
-enum { EPISODES = 40, STEPS = 3000, OPEN_MAX = 60 };
+enum { EPISODES = 334, STEPS = 3000, OPEN_MAX = 60 };
 
 /* One stream, as it should be; `other` ends are found by number. */
 struct model {
