@@ -23,6 +23,7 @@ enum {
 	NOTSENT_LOWAT = 64 * 1024,
 	UPGRADE_HEAD_MAX = 8 * 1024,
 	HOLD_ON_MS = 30 * 1000, /* only the relay that had the session can resume it: so long open calls wait for it */
+	HOLD_WAIT_MS = 5 * 1000, /* between attempts meanwhile, at most: the relay's patience ends, too */
 };
 
 struct session {
@@ -165,6 +166,9 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 	snprintf(s->status.detail, sizeof(s->status.detail), "%s", detail);
 	s->status.attempts++;
 	wait = backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
+	/* The remainder of an even distribution is even, too. */
+	if (holds_on(s) && !retry_after_s && failure != SESSION_TOKEN_REFUSED)
+		wait %= HOLD_WAIT_MS;
 	log_failure(s, wait);
 	watch_token(s, failure == SESSION_TOKEN_REFUSED);
 	if (!holds_on(s))
