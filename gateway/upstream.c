@@ -144,7 +144,9 @@ static void call_fail(struct upstream_call *c, uint32_t reason, const char *deta
 	char copy[256];
 
 	snprintf(copy, sizeof(copy), "%s", detail);
-	if (!c->head_told && (reason == TP_REASON_UPSTREAM_CLOSED || reason == TP_REASON_UPSTREAM_PROTOCOL))
+	/* A kept connection may die of old age: that says nothing of the server. */
+	if (!c->head_told && (c->answered || !c->reused) &&
+	    (reason == TP_REASON_UPSTREAM_CLOSED || reason == TP_REASON_UPSTREAM_PROTOCOL))
 		health_set(c->upstream, reason, detail);
 	call_free(c);
 	ops->on_fail(user, reason, copy);
