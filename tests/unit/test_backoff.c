@@ -2,7 +2,7 @@
 
 #include "tests/lib/unit.h"
 
-enum { MOST = UINT32_MAX };
+#define MOST UINT32_MAX
 
 START_TEST(jitter_is_full)
 {
@@ -10,7 +10,10 @@ START_TEST(jitter_is_full)
 	static const struct {
 		uint32_t chance;
 		uint64_t wait;
-	} rows[] = { { 0, 0 }, { 1, 0 }, { MOST / 4, 124 }, { MOST / 2, 249 }, { MOST / 4 * 3, 374 }, { MOST - 1, 499 }, { MOST, 500 } };
+	} rows[] = {
+		{ 0, 0 },	       { 1, 0 },	  { MOST / 4, 124 }, { MOST / 2, 249 },
+		{ MOST / 4 * 3, 374 }, { MOST - 1, 499 }, { MOST, 500 },
+	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct backoff b = { 0 };
