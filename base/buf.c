@@ -127,6 +127,21 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 	return 0;
 }
 
+int buf_add_json_text(struct buf *b, const char *s)
+{
+	int r = 0;
+
+	for (; *s && r == 0; s++) {
+		if (*s == '"' || *s == '\\')
+			r = buf_printf(b, "\\%c", *s);
+		else if ((uint8_t)*s < 0x20 || (uint8_t)*s >= 0x7f)
+			r = buf_printf(b, "\\u%04x", (uint8_t)*s);
+		else
+			r = buf_add(b, s, 1);
+	}
+	return r;
+}
+
 void buf_drop(struct buf *b, size_t n)
 {
 	assert(n <= buf_len(b));

@@ -48,6 +48,9 @@ int buf_add_span(struct buf *b, struct span s);
 int buf_add_str(struct buf *b, const char *s);
 int buf_printf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
 
+/* Text of others as the inside of a JSON string: quotes, backslashes, control bytes and what is not ASCII are escaped. */
+int buf_add_json_text(struct buf *b, const char *s);
+
 /* Drops n bytes from the front; n must be there. */
 void buf_drop(struct buf *b, size_t n);
 

@@ -70,7 +70,7 @@ void channel_fault(struct channel *c, int error)
 
 void channel_set_timer(struct channel *c, uint64_t ms)
 {
-	struct timeval tv = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
+	const struct timeval tv = loop_timeval(ms);
 
 	if (event_add(&c->timer, &tv) < 0)
 		channel_fault(c, ENOMEM);

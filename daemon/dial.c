@@ -125,7 +125,7 @@ static void all_failed(struct dial *d)
 
 static void arm(struct event *e, uint64_t ms)
 {
-	struct timeval tv = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
+	const struct timeval tv = loop_timeval(ms);
 
 	event_add(e, &tv);
 }

@@ -218,6 +218,22 @@ void loop_stop(struct loop *l)
 	l->stop = true;
 }
 
+int loop_every(struct loop *l, uint64_t ms, event_callback_fn fn, void *user, struct event **ret)
+{
+	const struct timeval tv = loop_timeval(ms);
+
+	*ret = event_new(l->base, -1, EV_PERSIST, fn, user);
+	if (!*ret || (ms && event_add(*ret, &tv) < 0))
+		return -ENOMEM;
+	return 0;
+}
+
+int loop_on_signal(struct loop *l, int sig, event_callback_fn fn, void *user, struct event **ret)
+{
+	*ret = evsignal_new(l->base, sig, fn, user);
+	return *ret && event_add(*ret, NULL) == 0 ? 0 : -ENOMEM;
+}
+
 void loop_task_init(struct loop_task *t, void (*run)(void *user), void *user)
 {
 	*t = (struct loop_task){ .run = run, .user = user };

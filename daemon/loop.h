@@ -17,6 +17,15 @@ struct event_base *loop_base(struct loop *l);
 int loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 
+/* Every ms milliseconds (0: not started yet), and for each signal. -ENOMEM. The owner frees the event. */
+int loop_every(struct loop *l, uint64_t ms, event_callback_fn fn, void *user, struct event **ret);
+int loop_on_signal(struct loop *l, int sig, event_callback_fn fn, void *user, struct event **ret);
+
+static inline struct timeval loop_timeval(uint64_t ms)
+{
+	return (struct timeval){ (time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000) };
+}
+
 /* Monotonic, taken after each wait and again before the tasks: cheap enough for every use. Microseconds, milliseconds.
  * libevent's timers run on a coarser clock: one may fire up to a kernel tick (4 ms) early by this one. */
 uint64_t loop_now_us(struct loop *l);

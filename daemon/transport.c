@@ -40,8 +40,7 @@ static void arm_timer(struct transport *t)
 		return;
 	}
 	wait = deadline > now ? deadline - now : 0;
-	tv.tv_sec = (time_t)(wait / 1000);
-	tv.tv_usec = (suseconds_t)(wait % 1000 * 1000);
+	tv = loop_timeval(wait);
 	event_add(t->timer, &tv);
 }
 

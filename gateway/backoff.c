@@ -14,21 +14,37 @@ static uint64_t bound(unsigned failures, uint64_t first, uint64_t max)
 	return MIN(ms, max);
 }
 
-uint64_t backoff_lost(struct backoff *b, uint64_t now_ms, uint32_t random, bool token_refused, unsigned retry_after_s)
+/* Counts the failure; how many there were before it, since the last stable session. */
+static unsigned count(struct backoff *b, uint64_t now_ms)
 {
-	uint64_t most, wait;
+	unsigned before;
 
 	if (b->attached_ms && now_ms - b->attached_ms >= BACKOFF_STABLE_MS)
 		b->failures = 0;
 	b->attached_ms = 0;
-	most = token_refused ? bound(b->failures, BACKOFF_TOKEN_FIRST_MS, BACKOFF_TOKEN_MAX_MS) :
-			       bound(b->failures, BACKOFF_FIRST_MS, BACKOFF_MAX_MS);
+	before = b->failures;
 	if (b->failures < 32)
 		b->failures++;
-	wait = most * random / UINT32_MAX;
+	return before;
+}
+
+uint64_t backoff_lost(struct backoff *b, uint64_t now_ms, uint32_t random, bool token_refused, unsigned retry_after_s)
+{
+	unsigned before = count(b, now_ms);
+	uint64_t most = token_refused ? bound(before, BACKOFF_TOKEN_FIRST_MS, BACKOFF_TOKEN_MAX_MS) :
+					bound(before, BACKOFF_FIRST_MS, BACKOFF_MAX_MS);
+	uint64_t wait = most * random / UINT32_MAX;
+
 	if (token_refused)
 		wait = most / 2 + wait / 2;
 	return MAX(wait, (uint64_t)retry_after_s * 1000);
+}
+
+uint64_t backoff_lost_resumable(struct backoff *b, uint64_t now_ms, uint32_t random, unsigned retry_after_s)
+{
+	uint64_t most = bound(count(b, now_ms), BACKOFF_FIRST_MS, BACKOFF_RESUME_MAX_MS);
+
+	return MAX(most * random / UINT32_MAX, (uint64_t)retry_after_s * 1000);
 }
 
 void backoff_reset(struct backoff *b)

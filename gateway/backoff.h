@@ -7,6 +7,7 @@
 enum {
 	BACKOFF_FIRST_MS = 500,
 	BACKOFF_MAX_MS = 30 * 1000,
+	BACKOFF_RESUME_MAX_MS = 2 * 1000, /* while the relay still keeps the session: calls wait for it */
 	BACKOFF_TOKEN_FIRST_MS = 60 * 1000, /* a refused token: minutes */
 	BACKOFF_TOKEN_MAX_MS = 10 * 60 * 1000,
 	BACKOFF_STABLE_MS = 60 * 1000,
@@ -22,6 +23,9 @@ void backoff_attached(struct backoff *b, uint64_t now_ms);
 /* A dial failed or a session was lost: how long to wait. `random` is uniform over 32 bits. retry_after_s is what
  * the peer asked for (0: nothing): never less than that. */
 uint64_t backoff_lost(struct backoff *b, uint64_t now_ms, uint32_t random, bool token_refused, unsigned retry_after_s);
+
+/* The same for a session that may still be resumed: never far apart, however often its connection is lost. */
+uint64_t backoff_lost_resumable(struct backoff *b, uint64_t now_ms, uint32_t random, unsigned retry_after_s);
 
 /* The cause has been removed by hand (a new token file): the next failure waits as the first. */
 void backoff_reset(struct backoff *b);

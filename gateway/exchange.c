@@ -110,8 +110,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *user)
 
 static int start_timer(struct exchange *e)
 {
-	const struct timeval tv = { (time_t)(e->x->call_timeout_ms / 1000),
-				    (suseconds_t)(e->x->call_timeout_ms % 1000 * 1000) };
+	const struct timeval tv = loop_timeval(e->x->call_timeout_ms);
 
 	/* A GET stream is no call: it stays open for hours, waiting for events. */
 	if (!e->x->call_timeout_ms || e->idempotent)

@@ -198,38 +198,22 @@ static void on_watchdog(evutil_socket_t fd, short what, void *user)
 
 /* ---- life ---- */
 
-static int add_timer(struct gateway *g, event_callback_fn fn, uint64_t ms, struct event **ret)
-{
-	const struct timeval tv = { (time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000) };
-
-	*ret = event_new(loop_base(g->loop), -1, EV_PERSIST, fn, g);
-	if (!*ret)
-		return -ENOMEM;
-	return ms ? event_add(*ret, &tv) : 0;
-}
-
-static int add_signal(struct gateway *g, size_t slot, int sig, event_callback_fn fn)
-{
-	g->signals[slot] = evsignal_new(loop_base(g->loop), sig, fn, g);
-	return g->signals[slot] && event_add(g->signals[slot], NULL) == 0 ? 0 : -ENOMEM;
-}
-
 static int start_events(struct gateway *g)
 {
 	uint64_t watchdog_us = notify_watchdog_us();
 	int r;
 
-	r = add_signal(g, 0, SIGTERM, on_stop_signal);
+	r = loop_on_signal(g->loop, SIGTERM, on_stop_signal, g, &g->signals[0]);
 	if (r == 0)
-		r = add_signal(g, 1, SIGINT, on_stop_signal);
+		r = loop_on_signal(g->loop, SIGINT, on_stop_signal, g, &g->signals[1]);
 	if (r == 0)
-		r = add_signal(g, 2, SIGHUP, on_reload_signal);
+		r = loop_on_signal(g->loop, SIGHUP, on_reload_signal, g, &g->signals[2]);
 	if (r == 0)
-		r = add_timer(g, on_probe, UPSTREAM_PROBE_MS, &g->probe);
+		r = loop_every(g->loop, UPSTREAM_PROBE_MS, on_probe, g, &g->probe);
 	if (r == 0)
-		r = add_timer(g, on_drain, 0, &g->drain);
+		r = loop_every(g->loop, 0, on_drain, g, &g->drain);
 	if (r == 0 && watchdog_us)
-		r = add_timer(g, on_watchdog, watchdog_us / 2000, &g->watchdog);
+		r = loop_every(g->loop, watchdog_us / 2000, on_watchdog, g, &g->watchdog);
 	return r;
 }
 

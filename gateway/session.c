@@ -17,12 +17,13 @@
 
 enum {
 	DIAL_TIMEOUT_MS = 15 * 1000,
+	DIAL_RESUME_TIMEOUT_MS = 4 * 1000, /* two SYNs: a fresh dial finds a network that is back sooner than a third one */
 	TLS_TIMEOUT_MS = 10 * 1000,
 	UPGRADE_TIMEOUT_MS = 10 * 1000,
 	TOKEN_POLL_MS = 2 * 1000,
 	NOTSENT_LOWAT = 64 * 1024,
 	UPGRADE_HEAD_MAX = 8 * 1024,
-	HOLD_ON_MS = 30 * 1000, /* only the relay that had the session can resume it: so long open calls wait for it */
+	HOLD_ON_MS = 30 * 1000, /* so long the relay that had the session can be expected to resume it */
 	HOLD_WAIT_MS = 5 * 1000, /* between attempts meanwhile, at most: the relay's patience ends, too */
 };
 
@@ -88,7 +89,7 @@ static const struct url *relay_url(const struct session *s)
 
 static void set_timer(struct session *s, uint64_t ms)
 {
-	const struct timeval tv = { (time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000) };
+	const struct timeval tv = loop_timeval(ms);
 
 	event_add(s->timer, &tv);
 }
@@ -110,12 +111,37 @@ static void set_state(struct session *s, enum session_state state)
 
 static void watch_token(struct session *s, bool on)
 {
-	const struct timeval tv = { TOKEN_POLL_MS / 1000, TOKEN_POLL_MS % 1000 * 1000 };
+	const struct timeval tv = loop_timeval(TOKEN_POLL_MS);
 
 	if (on)
 		event_add(s->token_poll, &tv);
 	else
 		event_del(s->token_poll);
+}
+
+/* The session has lost its connection, and the relay still keeps it. */
+static bool may_resume(const struct session *s)
+{
+	static const uint8_t none[TP_SESSION_ID_BYTES];
+
+	return s->lost_ms && loop_now_ms(s->loop) - s->lost_ms < HOLD_ON_MS &&
+	       memcmp(tp_conn_session_id(transport_conn(s->transport)), none, sizeof(none)) != 0;
+}
+
+/* Only the relay that had the session can go on with its calls. */
+static bool holds_on(const struct session *s)
+{
+	const struct tp_conn *c = transport_conn(s->transport);
+
+	return may_resume(s) && (tp_conn_streams(c) || tp_conn_memory(c));
+}
+
+/* That dialling does not work while the network is away is no news: the line about the loss has been written. */
+static bool is_old_news(const struct session *s)
+{
+	enum session_failure f = s->status.failure;
+
+	return s->logged[0] && may_resume(s) && (f == SESSION_RESOLVE || f == SESSION_CONNECT || f == SESSION_LOST);
 }
 
 /* One line when the trouble begins or changes, none for each attempt. */
@@ -124,7 +150,7 @@ static void log_failure(struct session *s, uint64_t wait_ms)
 	char line[320];
 
 	snprintf(line, sizeof(line), "%s: %s", failure_names[s->status.failure], s->status.detail);
-	if (strcmp(line, s->logged) == 0) {
+	if (strcmp(line, s->logged) == 0 || is_old_news(s)) {
 		log_debug("session: %s; next attempt in %.1f s", line, (double)wait_ms / 1000);
 		return;
 	}
@@ -149,12 +175,6 @@ static void close_attempt(struct session *s)
 	buf_clear(&s->upgrade_out);
 }
 
-static bool holds_on(const struct session *s)
-{
-	return s->lost_ms && tp_conn_streams(transport_conn(s->transport)) &&
-	       loop_now_ms(s->loop) - s->lost_ms < HOLD_ON_MS;
-}
-
 static void fail(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s)
 {
 	uint32_t chance = 0;
@@ -165,7 +185,9 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 	s->status.failure = failure;
 	snprintf(s->status.detail, sizeof(s->status.detail), "%s", detail);
 	s->status.attempts++;
-	wait = backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
+	wait = may_resume(s) && failure != SESSION_TOKEN_REFUSED ?
+		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
+		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
 	/* The remainder of an even distribution is even, too. */
 	if (holds_on(s) && !retry_after_s && failure != SESSION_TOKEN_REFUSED)
 		wait %= HOLD_WAIT_MS;
@@ -347,7 +369,7 @@ static void attempt(struct session *s)
 	const struct dial_target target = {
 		.host = relay_url(s)->host,
 		.port = relay_url(s)->port,
-		.timeout_ms = DIAL_TIMEOUT_MS,
+		.timeout_ms = may_resume(s) ? DIAL_RESUME_TIMEOUT_MS : DIAL_TIMEOUT_MS,
 	};
 
 	watch_token(s, false);

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "daemon/openmetrics.h"
 #include "proto/reasons.h"
 
 static bool upstream_ok(const struct gateway_status *st)
@@ -19,28 +20,12 @@ bool status_is_ready(const struct gateway_status *st)
 	return session_ok(st) && upstream_ok(st) && st->audit_ok && !st->stopping;
 }
 
-/* Text of other machines goes into JSON only through this. */
-static int add_json_string(struct buf *out, const char *s)
-{
-	int r = buf_add_str(out, "\"");
-
-	for (; *s && r == 0; s++) {
-		if (*s == '"' || *s == '\\')
-			r = buf_printf(out, "\\%c", *s);
-		else if ((uint8_t)*s < 0x20 || (uint8_t)*s >= 0x7f)
-			r = buf_printf(out, "\\u%04x", (uint8_t)*s);
-		else
-			r = buf_add(out, s, 1);
-	}
-	return r < 0 ? r : buf_add_str(out, "\"");
-}
-
 static void add_check(struct buf *out, bool first, const char *name, bool ok, const char *reason, const char *detail,
 		      uint64_t age_ms)
 {
-	buf_printf(out, "%s\"%s\":{\"ok\":%s,\"reason\":\"%s\",\"detail\":", first ? "" : ",", name, ok ? "true" : "false", reason);
-	add_json_string(out, detail ? detail : "");
-	buf_printf(out, ",\"age_s\":%.1f}", (double)age_ms / 1000);
+	buf_printf(out, "%s\"%s\":{\"ok\":%s,\"reason\":\"%s\",\"detail\":\"", first ? "" : ",", name, ok ? "true" : "false", reason);
+	buf_add_json_text(out, detail ? detail : "");
+	buf_printf(out, "\",\"age_s\":%.1f}", (double)age_ms / 1000);
 }
 
 static const char *session_reason(const struct gateway_status *st)
@@ -67,62 +52,26 @@ bool status_ready_json(const struct gateway_status *st, struct buf *out)
 	return ready;
 }
 
-static int gauge(struct buf *out, const char *name, const char *help, double value)
-{
-	return buf_printf(out, "# TYPE mcp_tunnel_gateway_%s gauge\n# HELP mcp_tunnel_gateway_%s %s\nmcp_tunnel_gateway_%s %.10g\n",
-			  name, name, help, name, value);
-}
-
-static int counter(struct buf *out, const char *name, const char *help, uint64_t value)
-{
-	return buf_printf(out,
-			  "# TYPE mcp_tunnel_gateway_%s counter\n# HELP mcp_tunnel_gateway_%s %s\n"
-			  "mcp_tunnel_gateway_%s_total %llu\n",
-			  name, name, help, name, (unsigned long long)value);
-}
-
-static int calls_ended(struct buf *out, const struct exchange_counters *c)
-{
-	int r = buf_add_str(out, "# TYPE mcp_tunnel_gateway_calls_ended counter\n"
-				 "# HELP mcp_tunnel_gateway_calls_ended Exchanges that ended, by reason; none means complete.\n");
-
-	for (uint32_t code = 0; code < ARRAY_LEN(c->ended) && r == 0; code++)
-		if (tp_reason_known(code))
-			r = buf_printf(out, "mcp_tunnel_gateway_calls_ended_total{reason=\"%s\"} %llu\n", tp_reason_name(code),
-				       (unsigned long long)c->ended[code]);
-	return r;
-}
-
 int status_metrics(const struct gateway_status *st, struct buf *out)
 {
 	const struct exchange_counters *c = &st->exchanges->counters;
-	int r;
+	const struct openmetrics_row rows[] = {
+		{ OPENMETRICS_GAUGE, "ready", "1 when a call would get through now.", status_is_ready(st) },
+		{ OPENMETRICS_GAUGE, "session_attached", "1 while a session to the relay is attached.", session_ok(st) },
+		{ OPENMETRICS_GAUGE, "upstream_reachable", "1 when the last attempt to reach the MCP server succeeded.", upstream_ok(st) },
+		{ OPENMETRICS_GAUGE, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open },
+		{ OPENMETRICS_GAUGE, "session_memory_bytes", "Bytes of frames kept and queued.", (double)st->memory },
+		{ OPENMETRICS_GAUGE, "session_rtt_seconds", "Round trip to the relay.", (double)st->rtt_us / 1e6 },
+		{ OPENMETRICS_COUNTER, "session_attached_times", "Times a session was attached.", .count = st->session->attached_total },
+		{ OPENMETRICS_COUNTER, "session_resumed_times", "Times it went on where it was.", .count = st->session->resumed_total },
+		{ OPENMETRICS_COUNTER, "exchanges_started", "Exchanges opened by the relay.", .count = c->started },
+		{ OPENMETRICS_COUNTER, "request_bytes", "Request body bytes sent to the MCP server.", .count = c->request_bytes },
+		{ OPENMETRICS_COUNTER, "response_bytes", "Response body bytes taken from the MCP server.", .count = c->response_bytes },
+	};
+	int r = openmetrics_rows(out, "mcp_tunnel_gateway", rows, ARRAY_LEN(rows));
 
-	r = buf_add_str(out, "# TYPE mcp_tunnel_gateway_build info\n# HELP mcp_tunnel_gateway_build Version.\n"
-			     "mcp_tunnel_gateway_build_info{version=\"" MCP_TUNNEL_VERSION "\"} 1\n");
-	if (r == 0)
-		r = gauge(out, "ready", "1 when a call would get through now.", status_is_ready(st));
-	if (r == 0)
-		r = gauge(out, "session_attached", "1 while a session to the relay is attached.", session_ok(st));
-	if (r == 0)
-		r = gauge(out, "upstream_reachable", "1 when the last attempt to reach the MCP server succeeded.", upstream_ok(st));
-	if (r == 0)
-		r = gauge(out, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open);
-	if (r == 0)
-		r = gauge(out, "session_memory_bytes", "Bytes of frames kept and queued.", (double)st->memory);
-	if (r == 0)
-		r = gauge(out, "session_rtt_seconds", "Round trip to the relay.", (double)st->rtt_us / 1e6);
-	if (r == 0)
-		r = counter(out, "session_attached_times", "Times a session was attached.", st->session->attached_total);
-	if (r == 0)
-		r = counter(out, "session_resumed_times", "Times it went on where it was.", st->session->resumed_total);
-	if (r == 0)
-		r = counter(out, "exchanges_started", "Exchanges opened by the relay.", c->started);
-	if (r == 0)
-		r = counter(out, "request_bytes", "Request body bytes sent to the MCP server.", c->request_bytes);
-	if (r == 0)
-		r = counter(out, "response_bytes", "Response body bytes taken from the MCP server.", c->response_bytes);
-	return r < 0 ? r : calls_ended(out, c);
+	return r < 0 ? r : openmetrics_by_reason(out, "mcp_tunnel_gateway", "calls_ended", "Exchanges that ended, by reason; none means complete.",
+						 c->ended, ARRAY_LEN(c->ended));
 }
 
 void status_line(const struct gateway_status *st, char *dst, size_t size)

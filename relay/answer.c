@@ -5,21 +5,6 @@
 
 enum { BODY_MAX = 4096 };
 
-static int add_json_text(struct buf *out, const char *s)
-{
-	int r = 0;
-
-	for (; *s && r == 0; s++) {
-		if (*s == '"' || *s == '\\')
-			r = buf_printf(out, "\\%c", *s);
-		else if ((uint8_t)*s < 0x20 || (uint8_t)*s >= 0x7f)
-			r = buf_printf(out, "\\u%04x", (uint8_t)*s);
-		else
-			r = buf_add(out, s, 1);
-	}
-	return r;
-}
-
 static int write_body(struct buf *out, const struct answer *a)
 {
 	const struct tp_reason_info *info = tp_reason_info(a->reason);
@@ -31,11 +16,11 @@ static int write_body(struct buf *out, const struct answer *a)
 	if (r == 0)
 		r = buf_printf(out, ",\"error\":{\"code\":%d,\"message\":\"", info->rpc_code);
 	if (r == 0)
-		r = add_json_text(out, a->text ? a->text : info->text);
+		r = buf_add_json_text(out, a->text ? a->text : info->text);
 	if (r == 0 && a->detail && a->detail[0])
 		r = buf_add_str(out, ": ");
 	if (r == 0 && a->detail)
-		r = add_json_text(out, a->detail);
+		r = buf_add_json_text(out, a->detail);
 	if (r == 0)
 		r = buf_printf(out, "; the call %s\",\"data\":{\"reason\":\"%s\",\"executed\":\"%s\"",
 			       info->maybe_executed ? "may have been executed" : "was not executed", info->name,

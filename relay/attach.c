@@ -179,7 +179,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
 	struct attached *a = user;
 	const uint64_t grace_ms = a->relay->cfg->resume_grace_ms;
-	const struct timeval tv = { (time_t)(grace_ms / 1000), (suseconds_t)(grace_ms % 1000 * 1000) };
+	const struct timeval tv = loop_timeval(grace_ms);
 	size_t open = tp_conn_streams(transport_conn(a->transport));
 
 	CHECK_OBJ(a, ATTACHED_MAGIC);

@@ -20,16 +20,14 @@ struct hold {
 static void arm(struct hold *h)
 {
 	struct held *first = TAILQ_FIRST(&h->line);
-	uint64_t now = loop_now_ms(h->loop), wait;
+	uint64_t now = loop_now_ms(h->loop);
 	struct timeval tv;
 
 	if (!first) {
 		event_del(h->timer);
 		return;
 	}
-	wait = first->until_ms > now ? first->until_ms - now : 0;
-	tv.tv_sec = (time_t)(wait / 1000);
-	tv.tv_usec = (suseconds_t)(wait % 1000 * 1000);
+	tv = loop_timeval(first->until_ms > now ? first->until_ms - now : 0);
 	event_add(h->timer, &tv);
 }
 

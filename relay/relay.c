@@ -179,39 +179,23 @@ static int make_tls(struct relay *r, char *err, size_t err_size)
 	return rc;
 }
 
-static int add_timer(struct relay *r, event_callback_fn fn, uint64_t ms, struct event **ret)
-{
-	const struct timeval tv = { (time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000) };
-
-	*ret = event_new(loop_base(r->loop), -1, EV_PERSIST, fn, r);
-	if (!*ret)
-		return -ENOMEM;
-	return ms ? event_add(*ret, &tv) : 0;
-}
-
-static int add_signal(struct relay_program *p, size_t slot, int sig, event_callback_fn fn)
-{
-	p->signals[slot] = evsignal_new(loop_base(p->relay.loop), sig, fn, &p->relay);
-	return p->signals[slot] && event_add(p->signals[slot], NULL) == 0 ? 0 : -ENOMEM;
-}
-
 static int start_events(struct relay_program *p)
 {
 	struct relay *r = &p->relay;
 	uint64_t watchdog_us = notify_watchdog_us();
 	int rc;
 
-	rc = add_signal(p, 0, SIGTERM, on_stop_signal);
+	rc = loop_on_signal(r->loop, SIGTERM, on_stop_signal, r, &p->signals[0]);
 	if (rc == 0)
-		rc = add_signal(p, 1, SIGINT, on_stop_signal);
+		rc = loop_on_signal(r->loop, SIGINT, on_stop_signal, r, &p->signals[1]);
 	if (rc == 0)
-		rc = add_signal(p, 2, SIGHUP, on_reload_signal);
+		rc = loop_on_signal(r->loop, SIGHUP, on_reload_signal, r, &p->signals[2]);
 	if (rc == 0)
-		rc = add_timer(r, on_sweep, SWEEP_MS, &p->sweep);
+		rc = loop_every(r->loop, SWEEP_MS, on_sweep, r, &p->sweep);
 	if (rc == 0)
-		rc = add_timer(r, on_drain, 0, &p->drain);
+		rc = loop_every(r->loop, 0, on_drain, r, &p->drain);
 	if (rc == 0 && watchdog_us)
-		rc = add_timer(r, on_watchdog, watchdog_us / 2000, &p->watchdog);
+		rc = loop_every(r->loop, watchdog_us / 2000, on_watchdog, r, &p->watchdog);
 	return rc;
 }
 
