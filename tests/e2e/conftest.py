@@ -113,7 +113,7 @@ def servers(cache):
 
 @pytest.fixture(scope="session")
 def relay(programs, work, certs):
-    relay = Relay(programs, work, *certs.server, *BIG).start()
+    relay = Relay(programs, work, *certs.server, *BIG, "--hold", "1s").start()
     yield relay
     relay.stop()
 
@@ -217,3 +217,34 @@ def fresh_key(request):
     """A key for the raw server that nothing else uses."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
     return lambda: f"{name}-{next(_keys)}"
+
+
+@pytest.fixture
+def relay_pair(programs, work, certs, servers):
+    """A relay, a gateway and an endpoint of their own, so that they can be stopped."""
+    made = []
+
+    def start(*relay_options, gateway_options=(), upstream=None, wait_ready=True, env=None, **changes):
+        relay = Relay(programs, work, *certs.server, *relay_options, env=env and env("relay"))
+        token, key = relay.add_tunnel("own"), relay.add_agent("own-agent", "own")
+        made.append(relay.start())
+        gateway = Gateway(
+            programs,
+            work,
+            token,
+            upstream or servers.url("raw"),
+            changes.pop("control_plane", None) or relay.control_plane,
+            certs.ca.cert,
+            *gateway_options,
+            env=env and env("gateway"),
+            **changes,
+        )
+        made.insert(0, gateway)
+        gateway.start(wait_ready)
+        gateway.token = token
+        return relay, gateway, Endpoint(relay.url("own"), "tunnel", {"Authorization": f"Bearer {key}"}, certs.ca.cert)
+
+    start.made = made
+    yield start
+    for it in made:
+        it.stop()

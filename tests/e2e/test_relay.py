@@ -3,16 +3,14 @@
 import json
 import re
 import signal
-import threading
 
 import pytest
 
+from lib.calls import CALL, Running
 from lib.procs import run, wait_until
 from lib.rawhttp import JSON_HEADERS, Connection, Truncated, rpc
 from lib.records import connect, exchange, response_record
-from lib.tunnel import Endpoint, Gateway, Relay
-
-CALL = rpc("tools/call", {"name": "x", "arguments": {}}, "call-1")
+from lib.tunnel import Endpoint, Gateway
 
 
 @pytest.fixture
@@ -98,9 +96,8 @@ def test_unattached_tunnel(raw, relay, ident):
     if not getattr(relay, "lonely", None):
         relay.add_tunnel("lonely")
         relay.lonely = relay.add_agent("lonely-agent", "lonely")
-        relay.reload()
+        relay.reload_and_wait()
     there = keyless(raw, ("Authorization", f"Bearer {relay.lonely}"), tunnel="lonely")
-    wait_until(lambda: exchange(there, "POST", JSON_HEADERS, CALL).status != 401, 10, "the relay to know the agent")
     answer = exchange(
         there,
         "POST",
@@ -264,55 +261,6 @@ def test_plain_http_on_the_tls_port(relay):
 
 
 # ---- stopping, reloading, coming back ----
-
-
-@pytest.fixture
-def relay_pair(programs, work, certs, servers):
-    """A relay, a gateway and an endpoint of their own, so that they can be stopped."""
-    made = []
-
-    def start(*relay_options, gateway_options=()):
-        relay = Relay(programs, work, *certs.server, *relay_options)
-        token, key = relay.add_tunnel("own"), relay.add_agent("own-agent", "own")
-        made.append(relay.start())
-        gateway = Gateway(
-            programs, work, token, servers.url("raw"), relay.control_plane, certs.ca.cert, *gateway_options
-        )
-        made.insert(0, gateway)
-        gateway.start()
-        gateway.token = token
-        return relay, gateway, Endpoint(relay.url("own"), "tunnel", {"Authorization": f"Bearer {key}"}, certs.ca.cert)
-
-    start.made = made
-    yield start
-    for it in made:
-        it.stop()
-
-
-class Running:
-    """A call that waits at the server."""
-
-    def __init__(self, endpoint, key, control):
-        self.endpoint, self.key, self.control, self.answer, self.error = endpoint, key, control, None, None
-        self.thread = threading.Thread(target=self._call, daemon=True)
-        self.thread.start()
-        wait_until(lambda: control("seen", key), 15, "the call to reach the server")
-
-    def _call(self):
-        try:
-            self.answer = exchange(
-                self.endpoint, "POST", JSON_HEADERS + [("X-Case", "wait-then-echo"), ("X-Key", self.key)], CALL
-            )
-        except Exception as error:
-            self.error = error
-
-    def finish(self, release=True):
-        if release:
-            self.control("release", self.key)
-        self.thread.join(30)
-        assert not self.thread.is_alive(), "the call never ended"
-        assert self.error is None, self.error
-        return self.answer
 
 
 def stopping(process, start):

@@ -29,14 +29,18 @@ class Response:
 
 
 class Connection:
-    """One TCP or TLS connection to an endpoint URL."""
+    """One connection to an endpoint URL: TCP, TLS, or the UNIX socket that is given."""
 
-    def __init__(self, url, ca=None, timeout=30):
+    def __init__(self, url, ca=None, timeout=30, unix=None):
         parts = urlsplit(url)
         self.host, self.path = parts.netloc, parts.path or "/"
         self.timeout = timeout * SCALE
-        self.sock = socket.create_connection((parts.hostname, parts.port), self.timeout)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if unix:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.connect(str(unix))
+        else:
+            self.sock = socket.create_connection((parts.hostname, parts.port), self.timeout)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "https":
             context = ssl.create_default_context(cafile=str(ca))
             self.sock = context.wrap_socket(self.sock, server_hostname=parts.hostname, suppress_ragged_eofs=False)

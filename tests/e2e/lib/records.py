@@ -32,7 +32,7 @@ def response_record(response):
 
 
 def connect(endpoint, timeout=30):
-    return Connection(endpoint.url, endpoint.ca, timeout)
+    return Connection(endpoint.url, endpoint.ca, timeout, endpoint.unix)
 
 
 def exchange(endpoint, method="GET", headers=(), body=None, **options):

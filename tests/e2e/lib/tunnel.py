@@ -1,24 +1,25 @@
 """The programs under test and the two ways to a server: directly, and through the tunnel."""
 
-import http.client
 import itertools
 import os
 import signal
 from dataclasses import dataclass, field
 
 from .procs import Process, run, wait_until
+from .rawhttp import Connection
 
 _serial = itertools.count(1)
 
 
 @dataclass
 class Endpoint:
-    """Where a client goes: `via` is direct or tunnel, headers are what it sends besides its own."""
+    """Where a client goes: `via` is direct or tunnel, headers are what it sends besides its own, unix is a socket."""
 
     url: str
     via: str
     headers: dict = field(default_factory=dict)
     ca: object = None
+    unix: object = None
 
     def pairs(self):
         return list(self.headers.items())
@@ -45,22 +46,23 @@ class Programs:
 
 
 class Relay:
-    def __init__(self, programs, directory, cert, key, *options):
+    def __init__(self, programs, directory, cert, key, *options, env=None):
         self.programs, self.state = programs, directory / f"relay-{next(_serial)}"
-        self.cert, self.key, self.options = cert, key, options
+        self.cert, self.key, self.options, self.env = cert, key, options, env
         self.state.mkdir(parents=True, mode=0o700)
         self.process, self.port = None, 0
 
-    def _command(self, *args):
+    def command(self, *args):
+        """What mcp-tunnel-relay tunnel ... or agent ... prints."""
         status, out, err = run([self.programs.relay, *args, "--state-dir", self.state])
         assert status == 0, f"mcp-tunnel-relay {' '.join(args)}: status {status}\n{out}{err}"
-        return out.split()[-1]
+        return out
 
     def add_tunnel(self, name):
-        return self._command("tunnel", "add", name)
+        return self.command("tunnel", "add", name).split()[-1]
 
     def add_agent(self, name, tunnel):
-        return self._command("agent", "add", name, "--tunnel", tunnel)
+        return self.command("agent", "add", name, "--tunnel", tunnel).split()[-1]
 
     def start(self):
         self.process = Process(
@@ -77,6 +79,7 @@ class Relay:
                 self.state,
                 *self.options,
             ],
+            env=self.env,
         )
         match = self.process.wait_line(r"listening on https://127\.0\.0\.1:(\d+)")
         self.port = int(match.group(1))
@@ -84,6 +87,11 @@ class Relay:
 
     def reload(self):
         self.process.send_signal(signal.SIGHUP)
+
+    def reload_and_wait(self):
+        start = self.process.mark()
+        self.reload()
+        self.process.wait_line("SIGHUP", 10, start)
 
     def url(self, tunnel):
         return f"https://localhost:{self.port}/t/{tunnel}/mcp"
@@ -99,30 +107,27 @@ class Relay:
 
 
 class Gateway:
-    def __init__(self, programs, directory, token, upstream, control_plane, ca, *options):
+    """Options in changes replace those of every test; None leaves one out."""
+
+    def __init__(self, programs, directory, token, upstream, control_plane, ca, *options, env=None, **changes):
         self.dir = directory / f"gateway-{next(_serial)}"
         self.dir.mkdir(parents=True)
         self.token_file, self.audit = self.dir / "token", self.dir / "audit.log"
         self.set_token(token)
-        self.argv = [
-            programs.gateway,
-            "--token-file",
-            self.token_file,
-            "--mcp-server-url",
-            upstream,
-            "--region",
-            "test",
-            "--control-plane",
-            control_plane,
-            "--ca-file",
-            ca,
-            "--health-listen",
-            "127.0.0.1:0",
-            "--audit",
-            f"file:{self.audit}",
-            *options,
-        ]
-        self.process, self.health_port = None, 0
+        named = {
+            "token-file": self.token_file,
+            "mcp-server-url": upstream,
+            "region": "test",
+            "control-plane": control_plane,
+            "ca-file": ca,
+            "health-listen": "127.0.0.1:0",
+            "audit": f"file:{self.audit}",
+        }
+        named.update({name.replace("_", "-"): value for name, value in changes.items()})
+        pairs = [(f"--{name}", value) for name, value in named.items() if value is not None]
+        self.argv = [programs.gateway, *itertools.chain.from_iterable(pairs), *options]
+        self.health_socket = str(named["health-listen"]).removeprefix("unix:")
+        self.process, self.health_port, self.env = None, 0, env
 
     def set_token(self, token):
         fresh = self.token_file.with_suffix(".new")
@@ -131,21 +136,25 @@ class Gateway:
         fresh.replace(self.token_file)
 
     def start(self, wait_ready=True):
-        self.process = Process("gateway", self.argv)
-        self.health_port = int(self.process.wait_line(r"health on http://127\.0\.0\.1:(\d+)").group(1))
+        self.process = Process("gateway", self.argv, env=self.env)
+        if self.health_socket.startswith("/"):
+            wait_until(lambda: os.path.exists(self.health_socket), 15, self.process.tail)
+        else:
+            self.health_port = int(self.process.wait_line(r"health on http://127\.0\.0\.1:(\d+)").group(1))
         if wait_ready:
             self.wait_ready()
         return self
 
+    def ask(self, path):
+        """The answer of /healthz, /readyz or /metrics."""
+        unix = self.health_socket if self.health_socket.startswith("/") else None
+        with Connection(f"http://127.0.0.1:{self.health_port}{path}", None, 10, unix) as connection:
+            return connection.call("GET")
+
     def health(self, path="/readyz"):
         """(status, body)"""
-        connection = http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=10)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        answer = self.ask(path)
+        return answer.status, answer.body.decode()
 
     def wait_ready(self, timeout=15, status=200):
         def now():
