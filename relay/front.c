@@ -688,7 +688,11 @@ void front_close_all(struct relay *r)
 {
 	struct front *f;
 
-	/* Answers that say why go out first. */
-	while ((f = TAILQ_FIRST(&r->fronts)))
-		front_close(f);
+	/* Answers that say why go out first; the rest of a refused body is not waited for. */
+	while ((f = TAILQ_FIRST(&r->fronts))) {
+		if (f->state == FRONT_REFUSING)
+			write_answer(f);
+		if (f->state != FRONT_CLOSING)
+			front_close(f);
+	}
 }
