@@ -24,7 +24,6 @@ enum {
 	NOTSENT_LOWAT = 64 * 1024,
 	UPGRADE_HEAD_MAX = 8 * 1024,
 	HOLD_ON_MS = 30 * 1000, /* so long the relay that had the session can be expected to resume it */
-	HOLD_WAIT_MS = 5 * 1000, /* between attempts meanwhile, at most: the relay's patience ends, too */
 };
 
 struct session {
@@ -188,9 +187,6 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 	wait = may_resume(s) && failure != SESSION_TOKEN_REFUSED ?
 		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
 		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
-	/* The remainder of an even distribution is even, too. */
-	if (holds_on(s) && !retry_after_s && failure != SESSION_TOKEN_REFUSED)
-		wait %= HOLD_WAIT_MS;
 	log_failure(s, wait);
 	watch_token(s, failure == SESSION_TOKEN_REFUSED);
 	if (!holds_on(s))

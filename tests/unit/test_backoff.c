@@ -78,6 +78,23 @@ START_TEST(attaching_again_and_again_is_not_stable)
 }
 END_TEST
 
+/* Calls wait for this one: it is tried often, and counts as a failure all the same. */
+START_TEST(a_session_to_resume_is_tried_often)
+{
+	static const uint64_t waits[] = { 500, 1000, 2000, 2000, 2000, 2000 };
+	struct backoff b = { 0 };
+
+	for (size_t i = 0; i < ARRAY_LEN(waits); i++)
+		ck_assert_uint_eq(backoff_lost_resumable(&b, 1000, MOST, 0), waits[i]);
+	ck_assert_uint_eq(backoff_lost_resumable(&b, 1000, 0, 0), 0);
+	ck_assert_uint_eq(backoff_lost_resumable(&b, 1000, MOST / 2, 0), BACKOFF_RESUME_MAX_MS / 2 - 1);
+	ck_assert_uint_eq(backoff_lost_resumable(&b, 1000, MOST, 9), 9000);
+	ck_assert_uint_eq(backoff_lost(&b, 1000, MOST, false, 0), BACKOFF_MAX_MS);
+	backoff_attached(&b, 5000);
+	ck_assert_uint_eq(backoff_lost_resumable(&b, 5000 + BACKOFF_STABLE_MS, MOST, 0), BACKOFF_FIRST_MS);
+}
+END_TEST
+
 START_TEST(refused_token_waits_minutes)
 {
 	static const uint64_t most[] = { 60000, 120000, 240000, 480000, 600000, 600000 };
@@ -128,5 +145,6 @@ START_TEST(retry_after_is_a_minimum)
 END_TEST
 
 UNIT_MAIN("backoff", ADD(jitter_is_full) ADD(doubles_up_to_the_ceiling) ADD(only_a_stable_session_resets)
-	  ADD(attaching_again_and_again_is_not_stable) ADD(refused_token_waits_minutes) ADD(a_new_token_starts_anew)
+	  ADD(attaching_again_and_again_is_not_stable) ADD(a_session_to_resume_is_tried_often)
+	  ADD(refused_token_waits_minutes) ADD(a_new_token_starts_anew)
 	  ADD(retry_after_is_a_minimum))
