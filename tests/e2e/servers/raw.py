@@ -1,6 +1,8 @@
 """An HTTP/1.1 server without a library, for exact behaviours that no MCP SDK shows.
 
-POST, GET and DELETE /mcp do what the request's X-Case says; /ctl/... is for the test:
+usage: raw.py [PORT|unix:PATH]
+
+POST, GET and DELETE of any path do what the request's X-Case says; /ctl/... is for the test:
 /ctl/release/KEY opens a gate, /ctl/seen/KEY tells what was recorded under X-Key.
 """
 
@@ -69,7 +71,7 @@ class Request:
 
 async def echo(r):
     host = r.get("host")
-    if host not in (f"127.0.0.1:{PORT}", f"localhost:{PORT}"):
+    if host not in (f"127.0.0.1:{PORT}", f"localhost:{PORT}") and (PORT or host != "localhost"):
         return await r.json({"refused": "host", "host": host}, "403 Forbidden")
     if r.get("origin") and not r.get("origin").startswith(f"http://127.0.0.1:{PORT}"):
         return await r.json({"refused": "origin", "origin": r.get("origin")}, "403 Forbidden")
@@ -219,6 +221,23 @@ async def download(r):
         await r.send(b"0\r\n\r\n")
 
 
+async def progress(r):
+    """A download that records how far it has come, in MiB."""
+    mib = int(r.get("x-mib"))
+    await r.head("200 OK", "Content-Type: application/octet-stream", f"Content-Length: {mib << 20}")
+    for done in range(mib):
+        for _ in range(16):
+            await r.send(PATTERN)
+        note(r.key, done + 1)
+
+
+async def audited(r):
+    """Whether the file holds a record of this call now, before the server has said anything."""
+    with open(r.get("x-file"), encoding="utf-8") as records:
+        lines = [json.loads(line) for line in records if r.get("mcp-tunnel-call") in line]
+    await r.json([line["mcp_event"] for line in lines])
+
+
 async def endless(r):
     """Events without an end; records that the peer went away."""
     await r.head("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
@@ -328,9 +347,13 @@ async def serve(reader, writer):
 
 async def main():
     global PORT
-    server = await asyncio.start_server(
-        serve, "127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0, limit=4 << 20, backlog=2048
-    )
+    where = sys.argv[1] if len(sys.argv) > 1 else "0"
+    if where.startswith("unix:"):
+        PORT = None
+        server = await asyncio.start_unix_server(serve, where[5:], limit=4 << 20)
+        print(f"listening on {where}", file=sys.stderr, flush=True)
+        await server.serve_forever()
+    server = await asyncio.start_server(serve, "127.0.0.1", int(where), limit=4 << 20, backlog=2048)
     PORT = server.sockets[0].getsockname()[1]
     print(f"listening on http://127.0.0.1:{PORT}", file=sys.stderr, flush=True)
     await server.serve_forever()
