@@ -15,14 +15,17 @@ bool window_receive(struct window *w, size_t len)
 
 static void grow(struct window *w, uint64_t now_us, uint64_t rtt_us, uint64_t *extra_left)
 {
+	bool within = w->round_us && now_us - w->round_us <= rtt_us;
 	uint32_t more = MIN(w->size, w->max - w->size);
 
-	if (rtt_us == 0 || w->last_grant_us == 0 || now_us - w->last_grant_us > rtt_us)
+	if (within && w->consumed - w->round_consumed < w->size / 2)
 		return;
-	if (more > *extra_left)
-		return;
-	*extra_left -= more;
-	w->size += more;
+	if (within && more <= *extra_left) {
+		*extra_left -= more;
+		w->size += more;
+	}
+	w->round_us = now_us;
+	w->round_consumed = w->consumed;
 }
 
 uint32_t window_consume(struct window *w, size_t len, uint64_t now_us, uint64_t rtt_us, uint64_t *extra_left)
@@ -31,13 +34,13 @@ uint32_t window_consume(struct window *w, size_t len, uint64_t now_us, uint64_t 
 
 	w->consumed += len;
 	assert(w->consumed <= w->received);
+	if (rtt_us)
+		grow(w, now_us, rtt_us, extra_left);
 	outstanding = w->granted - w->consumed;
-	if (outstanding > w->size / 2)
+	if (outstanding > w->size - w->size / 4 || outstanding == w->size)
 		return 0;
-	grow(w, now_us, rtt_us, extra_left);
 	grant = w->size - outstanding;
 	w->granted += grant;
-	w->last_grant_us = now_us;
 	return (uint32_t)grant;
 }
 

@@ -1,6 +1,7 @@
 /* The receiving side of a stream's flow control: what was promised, what came, what the next hop has taken. Credit is
- * given on consumption, in steps of half a window; the window doubles while half of it is consumed faster than a round
- * trip, which is when it, and not the path, is the limit. */
+ * given on consumption, in steps of a quarter of a window: in larger ones, a sender that has used its credit up would wait with
+ * most of the window idle. The window doubles when half of it is consumed within a round trip, so it ends between two and
+ * four times what the path carries in that time. */
 #pragma once
 
 #include "base/check.h"
@@ -10,7 +11,8 @@ struct window {
 	uint64_t granted;  /* bytes the peer may have sent since the stream opened */
 	uint64_t received;
 	uint64_t consumed;
-	uint64_t last_grant_us;
+	uint64_t round_us; /* when the present round trip's measuring began; 0: not yet */
+	uint64_t round_consumed; /* of `consumed`, then */
 };
 
 void window_init(struct window *w, uint32_t initial, uint32_t max);

@@ -28,15 +28,17 @@ START_TEST(credit_cannot_be_overrun)
 }
 END_TEST
 
-START_TEST(granted_on_consumption_in_halves)
+START_TEST(granted_on_consumption_in_quarters)
 {
 	extra = 0;
 	window_init(&w, 1000, 1000);
 	ck_assert(window_receive(&w, 1000));
 	ck_assert_uint_eq(window_consume(&w, 0, 1, 0, &extra), 0);
-	ck_assert_uint_eq(window_consume(&w, 499, 1, 0, &extra), 0);
-	ck_assert_uint_eq(window_consume(&w, 1, 1, 0, &extra), 500);
+	ck_assert_uint_eq(window_consume(&w, 249, 1, 0, &extra), 0);
+	ck_assert_uint_eq(window_consume(&w, 1, 1, 0, &extra), 250);
 	ck_assert_uint_eq(window_consume(&w, 500, 1, 0, &extra), 500);
+	ck_assert_uint_eq(window_consume(&w, 249, 1, 0, &extra), 0);
+	ck_assert_uint_eq(window_consume(&w, 1, 1, 0, &extra), 250);
 	ck_assert(window_receive(&w, 1000));
 	ck_assert(!window_receive(&w, 1));
 }
@@ -56,7 +58,7 @@ START_TEST(tiny_windows_work)
 }
 END_TEST
 
-/* Each row: the time since the last grant when the next half is consumed, and the size of the window after it. */
+/* Each row: the time between the consumption of two halves, and the size of the window after it. */
 START_TEST(growth)
 {
 	static const struct {
@@ -106,6 +108,51 @@ START_TEST(doubles_up_to_the_ceiling)
 }
 END_TEST
 
+/* What the window is for: on a path of that rate and round trip, a sender that only waits for credit gets most of it, whatever
+ * the pieces are in which the next hop takes its bytes. */
+static void fill_path(uint32_t initial, size_t piece, uint64_t rtt_us, uint64_t bytes_s)
+{
+	enum { IN_FLIGHT = 4096 };
+	static struct { uint64_t at_us; uint32_t credit; } grants[IN_FLIGHT];
+	uint64_t credit = initial, link_us = 0, sent = 0, last = 0, bdp = bytes_s * rtt_us / 1000000;
+	size_t first = 0, n = 0;
+
+	extra = UINT64_MAX;
+	window_init(&w, initial, 8192 * K);
+	for (int i = 0; i < 100000 && link_us < 40 * rtt_us; i++) {
+		/* Grants that have crossed the path by the time at which the link is free. */
+		while (first < n && (credit < piece || grants[first % IN_FLIGHT].at_us <= link_us)) {
+			link_us = MAX(link_us, grants[first % IN_FLIGHT].at_us);
+			credit += grants[first++ % IN_FLIGHT].credit;
+		}
+		ck_assert_msg(credit >= piece, "stuck with %zu of credit, pieces of %zu", (size_t)credit, piece);
+		credit -= piece;
+		link_us += piece * 1000000 / bytes_s;
+		sent += piece;
+		grants[n % IN_FLIGHT].credit = pass(piece, link_us + rtt_us / 2, rtt_us);
+		grants[n % IN_FLIGHT].at_us = link_us + rtt_us;
+		n += grants[n % IN_FLIGHT].credit > 0;
+		if (link_us < 20 * rtt_us)
+			last = sent;
+	}
+	ck_assert_msg((sent - last) > bytes_s * 20 * rtt_us / 1000000 * 95 / 100, "%zu of %zu bytes, window %u",
+		      (size_t)(sent - last), (size_t)(bytes_s * 20 * rtt_us / 1000000), w.size);
+	ck_assert_uint_le(w.size, MAX((uint64_t)initial, 5 * bdp));
+}
+
+START_TEST(a_long_path_is_filled)
+{
+	static const size_t pieces[] = { 1000, 16271, 16384, 65536 };
+
+	for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
+		fill_path(256 * K, pieces[i], 80 * MS, 12500000);
+		fill_path(256 * K, pieces[i], 20 * MS, 12500000);
+		fill_path(256 * K, pieces[i], 20 * MS, 100000000);
+		fill_path(256 * K, pieces[i], 300 * MS, 6000000);
+	}
+}
+END_TEST
+
 /* Many streams: together they never grow by more than the session allows. */
 START_TEST(growth_is_shared)
 {
@@ -138,6 +185,7 @@ START_TEST(a_clock_that_stands_or_runs_back_is_no_harm)
 }
 END_TEST
 
-UNIT_MAIN("window", ADD(credit_cannot_be_overrun) ADD(granted_on_consumption_in_halves) ADD(tiny_windows_work)
-	  ADD(growth) ADD(doubles_up_to_the_ceiling) ADD(growth_is_shared)
+UNIT_MAIN("window", ADD(credit_cannot_be_overrun) ADD(granted_on_consumption_in_quarters) ADD(tiny_windows_work)
+	  ADD(growth) ADD(doubles_up_to_the_ceiling) ADD(a_long_path_is_filled)
+	  ADD(growth_is_shared)
 	  ADD(a_clock_that_stands_or_runs_back_is_no_harm))
