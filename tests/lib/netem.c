@@ -458,7 +458,7 @@ static void parse(int argc, char **argv, struct options *o, struct wire *w)
 		else if (c == 'd')
 			o->dev = optarg;
 		else if (c == 'm')
-			o->mtu = atoi(optarg);
+			o->mtu = (int)strtol(optarg, NULL, 10);
 		else if (c == 's')
 			w->random ^= strtoull(optarg, NULL, 0) * 0x9e3779b97f4a7c15ull;
 		else if (c != 'v' || wire_set(w, known[index].name, optarg) < 0)

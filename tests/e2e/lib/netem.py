@@ -95,10 +95,12 @@ class Netem:
     """The wire between two namespaces; a context manager. Sides a and b are a_addr and b_addr.
 
     build is the build directory; options as of tests/netem: delay="40ms", loss=0, rate="100M", queue="256k", seed=1.
+    congestion names the TCP congestion control of both sides ("cubic"); None: what the kernel takes by default.
     """
 
-    def __init__(self, build, a, b, net="10.71.0", dev="wire0", **options):
-        self.a, self.b, self.dev = a, b, dev
+    def __init__(self, build, a, b, net="10.71.0", dev="wire0", congestion=None, **options):
+        self.a, self.b, self.dev, self.congestion = a, b, dev, congestion
+        self.net = f"{net}.0/30"
         self.a_addr, self.b_addr = f"{net}.1", f"{net}.2"
         self.argv = [pathlib.Path(build) / "tests/netem", "--a", a.name, "--a-addr", f"{self.a_addr}/30"]
         self.argv += ["--b", b.name, "--b-addr", f"{self.b_addr}/30", "--dev", dev]
@@ -112,6 +114,9 @@ class Netem:
         )
         if self.child.stdout.readline().strip() != "ready":
             raise AssertionError(f"netem did not start: {self.child.communicate(timeout=10)[1].strip()}")
+        if self.congestion:
+            for side, addr in ((self.a, self.a_addr), (self.b, self.b_addr)):
+                side.ip("route", "replace", self.net, "dev", self.dev, "src", addr, "congctl", self.congestion)
         return self
 
     def __exit__(self, *_):
