@@ -1,16 +1,34 @@
-"""Connections that break: nothing is lost, nothing is executed twice, no event is missing, doubled or out of order."""
+"""Connections that break: nothing is lost, nothing is executed twice, no event is missing, doubled or out of order.
+
+The scenarios are coroutines that a lab (lib/lab.py) runs on a network of its own. Those that measure latency run one by
+one; the others side by side, since they spend their time waiting. MCP_TUNNEL_SOAK=1 makes them longer.
+"""
 
 import asyncio
+import concurrent.futures
+import os
+import pathlib
 import random
+import re
+import signal
+import statistics
+import subprocess
 import time
+from datetime import datetime
 
 import pytest
 
 from lib import netns
-from lib.lab import NAMES, Ended, Lab, until
-from lib.procs import SCALE
+from lib.drivers import Driver
+from lib.lab import AGENT_PORT, NAMES, TUNNEL, Ended, Lab, until
+from lib.procs import SANITIZER, SCALE, Process
+from lib.tunnel import Endpoint
 
-SHORT = ("--keepalive", "5s")
+SOAK = os.environ.get("MCP_TUNNEL_SOAK") == "1"
+QUICK = ("--keepalive", "5s")
+PATIENT = {"relay": (*QUICK, "--hold", "60s"), "gateway": QUICK}
+SIDE_BY_SIDE = 4
+SERVERS = pathlib.Path(__file__).parent / "servers"
 
 
 @pytest.fixture(scope="module")
@@ -19,21 +37,57 @@ def certificate(certs):
     return certs.ca.issue("lab", san=NAMES)
 
 
-@pytest.fixture
-def make_lab(programs, work, certs, certificate):
-    made = []
+@pytest.fixture(scope="module")
+def play(programs, work, certs, certificate):
+    """play(scenario): runs it to its end on a new network."""
 
-    def make(relay=SHORT, gateway=SHORT, **options):
-        made.append(Lab(programs, work, certificate, certs.ca.cert, relay, gateway, **options))
-        return made[-1]
+    def play(scenario):
+        options = dict(scenario.options)
+        if "host" in options:
+            options["hosts"] = work / f"hosts-{scenario.__name__}"
+            options["hosts"].write_text(f"{netns.RELAY_ADDR} {options['host']}\n")
+        lab = Lab(programs, work, certificate, certs.ca.cert, **options)
+        try:
+            lab.run(scenario)
+        finally:
+            lab.close()
 
-    yield make
-    for lab in made:
-        lab.close()
+    return play
+
+
+ALONE, TOGETHER = {}, {}
+
+
+def scenario(where, name=None, **options):
+    def register(function):
+        function.options = options or {"relay": QUICK, "gateway": QUICK}
+        where[(name or function.__name__).replace("_", "-")] = function
+        return function
+
+    return register
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_alone(play, name):
+    play(ALONE[name])
+
+
+@pytest.fixture(scope="module")
+def running(request, play):
+    """The scenarios that were asked for, under way."""
+    names = [i.callspec.params["name"] for i in request.session.items if i.originalname == "test_fault"]
+    with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        yield {name: pool.submit(play, TOGETHER[name]) for name in names}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.timeout((3600 if SOAK else 300) * SCALE)
+def test_fault(running, name):
+    running[name].result()
 
 
 async def cut(lab, side=None):
-    """Kills the connection and waits until the session has gone on."""
+    """Kills the connection and waits until the session has gone on; how many were killed."""
     before = lab.resumed()
     killed = await lab.aside(lab.net.kill, side or random.choice(["relay", "gateway"]))
     if killed:
@@ -41,18 +95,468 @@ async def cut(lab, side=None):
     return killed
 
 
-@pytest.mark.timeout(200 * SCALE)
-def test_killed_100_times_under_64_calls(make_lab):
-    async def scenario(lab):
-        stop, killed, began = asyncio.Event(), 0, time.monotonic()
-        load = asyncio.create_task(lab.load(64, stop))
-        while killed < 100 and not load.done():
+def assert_one_blip(lab, marks, relay=(2,), gateway=(2,)):
+    """One line when it starts and one when it is over, at each end."""
+    said = lab.lines_since(marks)
+    assert len(said["relay"]) in relay and len(said["gateway"]) in gateway, f"lines for one blip: {said}"
+    if said["relay"]:
+        assert re.search(r"session \w+ resumed after [\d.]+ s from ", said["relay"][-1]), said["relay"]
+    if len(said["relay"]) == 2:
+        assert re.search(r"session \w+ lost its connection \(", said["relay"][0]), said["relay"]
+    if said["gateway"]:
+        assert re.search(r"not connected to \S+: .*; trying again until it works", said["gateway"][0]), said["gateway"]
+        assert re.search(r"connected to \S+ again after [\d.]+ s: session resumed", said["gateway"][1]), said["gateway"]
+
+
+# ---- latency ----
+
+
+async def cancelled_within(lab, agent, seconds):
+    """The agent goes away; how long until the server knows."""
+    execution = await until(lambda: lab.server.of(agent.key), 10, "the call to begin")
+    began = time.monotonic()
+    lab.ours.add(agent.key)
+    agent.close()
+    await until(lambda: execution[0].cancelled, seconds, lambda: f"the cancel to arrive\n{lab.tails()}")
+    return execution[0].cancelled - began
+
+
+@scenario(ALONE, relay=QUICK, gateway=QUICK)
+async def cancel_reaches_the_server_at_once(lab):
+    """Also while others are busy, and when the connection has just been resumed."""
+    floods = []
+    for _ in range(2):
+        flood = await lab.agent("flood", answer=1 << 40).__aenter__()
+        floods.append(asyncio.create_task(read_for_ever(flood)))
+        lab.ours.add(flood.key)
+    times = []
+    for number in range(20):
+        async with lab.agent("hang", size=1000) as agent:
+            await until(lambda: lab.server.of(agent.key), 10, "the call to begin")
+            if number % 2:
+                await cut(lab)
+            times.append(await cancelled_within(lab, agent, 2))
+    for flood in floods:
+        flood.cancel()
+    assert statistics.median(times) < 0.2 * SCALE, times
+    await until(lambda: all(e.cancelled for e in lab.server.executions), 10, "the downloads to end")
+    lab.verify(0)
+
+
+async def read_for_ever(agent):
+    try:
+        await agent.head()
+        while await agent.reader.read(1 << 20):
+            pass
+    finally:
+        agent.close()
+
+
+@scenario(ALONE, relay=QUICK, gateway=QUICK)
+async def slow_agent_slows_only_its_own_call(lab):
+    async with lab.agent("flood", answer=64 << 20) as slow:
+        await slow.head()
+        began, times = time.monotonic(), []
+        while time.monotonic() - began < 3:
+            await slow.reader.readexactly(10000)
+            one = time.monotonic()
+            await lab.call("json", size=1000)
+            times.append(time.monotonic() - one)
+            await asyncio.sleep(0.02)
+        sent = lab.server.of(slow.key)[0].sent
+        assert sent < 20 << 20, f"the server could send {sent} bytes to an agent that reads 500 kB/s"
+        assert statistics.median(times) < 0.1 * SCALE, times
+        one = time.monotonic()
+        await lab.call("json", size=4 << 20)
+        assert time.monotonic() - one < 3 * SCALE
+        lab.ours.add(slow.key)
+    await until(lambda: lab.server.of(slow.key)[0].cancelled, 5, "the download to end")
+    lab.verify()
+
+
+# ---- cuts ----
+
+
+def memory_kb(process):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{process.pid}/status").read_text()).group(1))
+
+
+@scenario(TOGETHER)
+async def killed_100_times_under_64_calls(lab):
+    cuts = 1000 if SOAK else 100
+    async with lab.load(64):
+        killed = 0
+        while killed < cuts and not lab.lost:
             killed += await cut(lab)
             await asyncio.sleep(random.uniform(0, 0.3))
-        print("cuts took", time.monotonic() - began)
-        stop.set()
-        await load
-        print(dict(lab.outcomes), time.monotonic() - began)
-        lab.verify(least=200)
+    assert sum(lab.outcomes.values()) > cuts
 
-    make_lab().run(scenario)
+
+def down(seconds, relay, gateway):
+    """The link is down for so long; who notices says so once."""
+
+    @scenario(TOGETHER, name=f"link_down_{seconds}_s", **PATIENT)
+    async def link_down(lab):
+        async with lab.load(16, longest=5):
+            await asyncio.sleep(1)
+            marks = lab.marks()
+            await lab.aside(lab.net.link, False)
+            await asyncio.sleep(seconds)
+            await lab.aside(lab.net.link, True)
+        assert_one_blip(lab, marks, relay, gateway)
+
+    return link_down
+
+
+down(1, (0,), (0,))
+down(5, (0, 2), (0, 2))
+down(60 if SOAK else 20, (2,), (2,)).options = {"relay": (*PATIENT["relay"], "--resume-grace", "80s"), "gateway": QUICK}
+
+
+@scenario(TOGETHER, **PATIENT)
+async def packets_vanish_for_25_s(lab):
+    """Noticed within two keepalive times at both ends."""
+    async with lab.load(16, longest=5):
+        await asyncio.sleep(1)
+        marks, began = lab.marks(), time.monotonic()
+        await lab.aside(lab.net.drop)
+        for end, line in (("relay", "lost its connection"), ("gateway", "not connected")):
+            await lab.aside(getattr(lab, end).process.wait_line, line, 12, marks[end])
+        noticed = time.monotonic() - began
+        await asyncio.sleep(25 - noticed)
+        await lab.aside(lab.net.heal)
+    assert noticed < 11 * SCALE, f"noticed after {noticed:.1f} s"
+    assert_one_blip(lab, marks)
+
+
+@scenario(TOGETHER, **PATIENT)
+async def reset_from_the_middle(lab):
+    async with lab.load(16, longest=5):
+        await asyncio.sleep(1)
+        marks = lab.marks()
+        await lab.aside(lab.net.reset)
+        await asyncio.sleep(2)
+        await lab.aside(lab.net.heal)
+    assert_one_blip(lab, marks)
+
+
+@scenario(TOGETHER, host="relay.test", **PATIENT)
+async def address_of_the_relay_changes(lab):
+    async with lab.load(16, longest=5):
+        await asyncio.sleep(1)
+        marks = lab.marks()
+        lab.hosts.write_text(f"{netns.OTHER_RELAY_ADDR} {lab.host}\n")
+        relay = lab.net.relay.run
+        await lab.aside(lambda: relay("sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/promote_secondaries"))
+        await lab.aside(lambda: relay("ip", "addr", "del", f"{netns.RELAY_ADDR}/24", "dev", "uplink"))
+        await lab.aside(lab.gateway.process.wait_line, "again after", 30, marks["gateway"])
+    # The old connection may still have looked alive to the relay when the new one took over.
+    assert_one_blip(lab, marks, relay=(1, 2))
+
+
+@scenario(TOGETHER)
+async def cancel_while_cut_off(lab):
+    """The server learns of the cancel when the session goes on, of this one alone, and never takes the cut for one."""
+    async with lab.load(8, longest=4):
+        agents = [await lab.agent("hang", size=1000).__aenter__() for _ in range(4)]
+        for agent in agents:
+            await until(lambda a=agent: lab.server.of(a.key), 10, "the calls to begin")
+        await lab.aside(lab.net.drop)
+        killed = await lab.aside(lab.net.kill, "gateway")
+        assert killed
+        await asyncio.sleep(0.5)
+        executions = [lab.server.of(agent.key)[0] for agent in agents]
+        lab.ours.add(agents[0].key)
+        agents[0].close()
+        await asyncio.sleep(1)
+        assert not any(e.cancelled for e in executions), "the server was told while nothing could get through"
+        await lab.aside(lab.net.heal)
+        await until(lambda: executions[0].cancelled, 10, "the cancel to arrive")
+        await asyncio.sleep(0.5)
+        assert not any(e.cancelled for e in executions[1:]), "a cut looked like a cancel"
+        for agent in agents[1:]:
+            await cancelled_within(lab, agent, 2)
+
+
+@scenario(TOGETHER)
+async def thousand_idle_streams_across_ten_cuts(lab):
+    agents, gate = [], asyncio.Semaphore(50)
+
+    async def begin():
+        async with gate:
+            agent = await lab.agent("stream", method="GET").__aenter__()
+            agents.append(agent)
+            await agent.head()
+
+    await asyncio.gather(*(begin() for _ in range(1000)))
+    for _ in range(10):
+        await cut(lab)
+    executions = {e.key: e for e in lab.server.executions}
+    assert len(executions) == len(lab.server.executions) == 1000
+    for last in (False, True):
+        for agent in agents:
+            executions[agent.key].more.put_nowait(last)
+        for agent in agents:
+            assert await asyncio.wait_for(agent.next_event(), 20 * SCALE) == int(last)
+    for agent in agents:
+        assert await agent.next_event() is None
+        agent.close()
+    lab.verify(0)
+
+
+# ---- programs that stop, and programs that die ----
+
+
+@scenario(TOGETHER)
+async def gateway_is_restarted_under_load(lab):
+    """Open calls finish at the old process; new ones wait, and the next process answers them."""
+    for number in range(4):
+        running = [asyncio.create_task(lab.call("sse", steps=20, seconds=random.uniform(1, 3))) for _ in range(32)]
+        began = len(lab.server.executions)
+        await until(lambda: len(lab.server.executions) >= began, 10, "the calls to begin")
+        async with rush(lab, 16):
+            await asyncio.sleep(0.5)
+            old = lab.gateway.process
+            old.send_signal(signal.SIGTERM)
+            assert await lab.aside(old.wait, 20) == 0, old.tail()
+            assert old.find("stopping: [1-9]"), old.tail()
+            await lab.aside(lab.add_gateway)
+            await asyncio.sleep(0.3)
+        await asyncio.gather(*running)
+    lab.verify(4 * 32)
+
+
+class rush:
+    """That many workers make small calls without a pause."""
+
+    def __init__(self, lab, workers):
+        self.lab, self.workers, self.stop = lab, workers, False
+
+    async def work(self):
+        while not self.stop:
+            try:
+                await self.lab.call("json", size=100)
+            except Ended as ended:
+                self.lab.lost.append(str(ended))
+
+    async def __aenter__(self):
+        self.tasks = [asyncio.create_task(self.work()) for _ in range(self.workers)]
+
+    async def __aexit__(self, *_):
+        self.stop = True
+        await asyncio.gather(*self.tasks)
+
+
+@scenario(TOGETHER)
+async def gateway_is_stopped_while_cut_off(lab):
+    """Answers that are complete but not delivered are delivered before the process ends."""
+    running = [asyncio.create_task(lab.call("sse", steps=10, seconds=1)) for _ in range(8)]
+    running += [asyncio.create_task(lab.call("json", size=200000, seconds=1)) for _ in range(8)]
+    await until(lambda: len(lab.server.executions) == 16, 10, "the calls to begin")
+    await lab.aside(lab.net.drop)
+    await lab.aside(lab.net.kill, "gateway")
+    old = lab.gateway.process
+    old.send_signal(signal.SIGTERM)
+    await until(lambda: all(e.end for e in lab.server.executions), 10, "the server to answer")
+    await asyncio.sleep(1)
+    await lab.aside(lab.net.heal)
+    await asyncio.gather(*running)
+    assert await lab.aside(old.wait, 20) == 0, old.tail()
+    lab.verify(16)
+
+
+async def ending(call):
+    try:
+        await call
+    except Ended as ended:
+        return ended
+    return None
+
+
+@scenario(TOGETHER, relay=("--keepalive", "3s", "--resume-grace", "6s"), gateway=("--keepalive", "3s"))
+async def gateway_is_killed(lab):
+    """Its calls end as `may have been executed` within two keepalive times; the next process gets new ones at once."""
+    calls = [asyncio.create_task(ending(lab.call("json", gated=True))) for _ in range(8)]
+    calls += [asyncio.create_task(ending(lab.call("sse", steps=600, seconds=60))) for _ in range(8)]
+    await until(lambda: len(lab.server.executions) == 16, 10, "the calls to begin")
+    began = time.monotonic()
+    lab.gateway.process.kill()
+    waiting = [asyncio.create_task(lab.call("json", size=10)) for _ in range(8)]
+    await asyncio.sleep(0.5)
+    await lab.aside(lab.add_gateway)
+    attached = time.monotonic()
+    await asyncio.gather(*waiting)
+    await lab.call("json", size=10)
+    assert time.monotonic() - attached < 1 * SCALE
+    ends = await asyncio.gather(*calls)
+    assert time.monotonic() - began < 7 * SCALE
+    assert all(ends), "a call of a gateway that was killed got an answer"
+    assert {(e.status, e.executed) for e in ends[:8]} == {(502, "maybe")}, ends[:8]
+    assert {e.status for e in ends[8:]} == {0}, "an answer that was cut looked whole"
+    await until(lambda: all(e.end or e.cancelled for e in lab.server.executions), 5, "the server to know")
+    assert len(lab.server.executions) == 16 + 9
+
+
+@scenario(TOGETHER)
+async def relay_is_killed(lab):
+    """Open calls end; the gateway comes back on its own, and the server is not left with work that nobody waits for."""
+    calls = [asyncio.create_task(ending(lab.call("sse", steps=600, seconds=60))) for _ in range(8)]
+    await until(lambda: len(lab.server.executions) == 8, 10, "the calls to begin")
+    mark = lab.gateway.process.mark()
+    lab.relay.process.kill()
+    assert {e.status for e in await asyncio.gather(*calls)} == {0}
+    await asyncio.sleep(1)
+    assert not any(e.cancelled for e in lab.server.executions), "a cut looked like a cancel"
+    await lab.aside(lab.relay.start)
+    await asyncio.gather(*(lab.call("json", size=10) for _ in range(8)))
+    await until(lambda: all(e.end or e.cancelled for e in lab.server.executions), 5, "the server to know")
+    assert len(lab.server.executions) == 16
+    said = lab.lines_since({"gateway": mark})["gateway"]
+    assert len(said) == 2 and "session new" in said[1], said
+
+
+@scenario(TOGETHER)
+async def relay_is_restarted(lab):
+    """Open calls finish first; the gateway comes back on its own."""
+    calls = [asyncio.create_task(lab.call("sse", steps=20, seconds=2)) for _ in range(16)]
+    await until(lambda: len(lab.server.executions) == 16, 10, "the calls to begin")
+    old = lab.relay.process
+    old.send_signal(signal.SIGTERM)
+    await asyncio.gather(*calls)
+    assert await lab.aside(old.wait, 20) == 0, old.tail()
+    await lab.aside(lab.relay.start)
+    await asyncio.gather(*(lab.call("json", size=10) for _ in range(8)))
+    lab.verify(24)
+
+
+@scenario(TOGETHER, relay=("--keepalive", "60s"), gateway=("--keepalive", "60s"))
+async def half_open_session_blocks_nobody(lab):
+    """The gateway's network is gone, and nobody has noticed; another process attaches from another address."""
+    running = [asyncio.create_task(lab.call("sse", steps=20, seconds=2)) for _ in range(8)]
+    await until(lambda: len(lab.server.executions) == 8, 10, "the calls to begin")
+    await lab.aside(lab.net.drop, netns.GATEWAY_ADDR)
+    via = ("default", "via", "10.77.1.1", "src", netns.OTHER_GATEWAY_ADDR)
+    await lab.aside(lambda: lab.net.gateway.run("ip", "route", "replace", *via))
+    await lab.aside(lab.add_gateway)
+    began = time.monotonic()
+    await asyncio.gather(*(lab.call("json", size=1000) for _ in range(16)))
+    assert time.monotonic() - began < 1 * SCALE
+    assert not any(task.done() for task in running)
+    await lab.aside(lab.net.heal)
+    await asyncio.gather(*running)
+    lab.verify(24)
+
+
+@scenario(TOGETHER)
+async def many_gateways_come_back_to_a_restarted_relay(lab):
+    """Not all at once, and all of them."""
+    count = 40 if SCALE > 1 else 200
+    tokens = [lab.token]
+    for number in range(count - 1):
+        tokens.append(await lab.aside(lab.relay.add_tunnel, f"many-{number}"))
+    lab.relay.reload()
+    children = [await lab.aside(start_bare_gateway, lab, number, token) for number, token in enumerate(tokens[1:])]
+    try:
+        await until(lambda: lab.relay.process.count("attached from") == count, 30, lab.relay.process.tail)
+        lab.relay.process.kill()
+        await asyncio.sleep(3)
+        await lab.aside(lab.relay.start)
+        started = lab.relay.process.wait_line(r"^(\S+) .* ready$").group(1)
+        await until(lambda: lab.relay.process.count("attached from") == count, 30, lab.relay.process.tail)
+        await lab.call("json", size=10)
+        lines = lab.lines_since({"relay": 0})["relay"]
+        times = [seconds_between(started, line.split(" ")[0]) for line in lines if "attached from" in line]
+        crowd = max(sum(1 for t in times if at <= t < at + 0.1) for at in times)
+        assert max(times) < 10 * SCALE, f"the last one came after {max(times):.1f} s"
+        assert crowd <= count * 0.3, f"{crowd} of {count} came within 0.1 s"
+    finally:
+        for child in children:
+            child.kill()
+        for child in children:
+            child.wait(10)
+    assert not any(SANITIZER.search((lab.dir / f"many-{n}.log").read_text()) for n in range(count - 1))
+
+
+def start_bare_gateway(lab, number, token):
+    """Without threads that read its log."""
+    file = lab.dir / f"many-{number}.token"
+    file.touch(mode=0o600)
+    file.write_text(token + "\n")
+    control = f"wss://{lab.host}:{lab.net.port}/v1/tunnel"
+    argv = [*lab.net.gateway.prefix(), lab.programs.gateway, "--token-file", file, "--control-plane", control]
+    argv += ["--mcp-server-url", f"http://127.0.0.1:{lab.server_port}/mcp", "--ca-file", lab.ca]
+    argv += ["--health-listen", "none", "--audit", "none"]
+    with open(lab.dir / f"many-{number}.log", "w") as log:
+        return subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def seconds_between(first, second):
+    return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()
+
+
+# ---- the SDKs ----
+
+
+class LabDriver(Driver):
+    def __init__(self, lab, name, cache):
+        super().__init__(name, cache, lab.ca)
+        self.lab = lab
+
+    def _argv(self):
+        return [*self.lab.net.relay.prefix(), *super()._argv()]
+
+
+def start_sdk_server(lab, cache, name):
+    argv = {
+        "stock": [cache / "venv-sdk1/bin/python", "-u", SERVERS / "stock_server.py"],
+        "stateless": [cache / "bin/node", SERVERS / "stateless.mjs"],
+    }[name]
+    env = {"E2E_JS_ROOT": str(cache / "js")}
+    process = Process(name, [*lab.net.gateway.prefix(), *argv], env=env)
+    lab.server_port = int(process.wait_line(r" on http://127\.0\.0\.1:(\d+)", 30).group(1))
+    return process
+
+
+def sdk(client, server, era):
+    """Every step of the tool waits until the client has seen the one before; the connection is cut all the while."""
+
+    @scenario(TOGETHER, name=f"sdk_{client}_{server}")
+    async def sdk_scenario(lab):
+        cache = pathlib.Path(os.environ["E2E_CACHE"])
+        process = await lab.aside(start_sdk_server, lab, cache, server)
+        driver = LabDriver(lab, client, cache)
+        await lab.aside(lab.add_gateway)
+        await lab.aside(lab.gateways[0].stop)
+        endpoint = Endpoint(
+            f"http://127.0.0.1:{AGENT_PORT}/t/{TUNNEL}/mcp", "tunnel", {"Authorization": f"Bearer {lab.key}"}, lab.ca
+        )
+        try:
+            steps, cuts = 300, 0
+            gate = lab.dir / f"gate-{client}-{server}"
+            job = asyncio.create_task(
+                lab.aside(lambda: driver.run(endpoint, "progress", 90, gate=str(gate), steps=steps, era=era))
+            )
+            await until(lambda: (gate / "1").exists() or job.done(), 30, "the first step")
+            while not job.done():
+                cuts += await cut(lab)
+                await asyncio.sleep(0.3)
+            record = await job
+            numbers = [s["progress"] if isinstance(s, dict) else s[0] for s in record["seen"]]
+            assert numbers == list(range(1, steps + 1)), numbers
+            assert record["result"]["content"][0]["text"] == "all steps done"
+            assert cuts >= 3
+            job = asyncio.create_task(
+                lab.aside(lambda: driver.run(endpoint, "parallel", 90, count=64, tool="echo_after", era=era))
+            )
+            while not job.done():
+                await cut(lab)
+            assert all(call["asked"] == call["got"] for call in await job)
+        finally:
+            await lab.aside(driver.stop)
+            await lab.aside(process.kill)
+
+    return sdk_scenario
+
+
+sdk("ts2", "stateless", "modern")
+sdk("py2", "stock", "legacy")

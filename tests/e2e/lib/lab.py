@@ -100,12 +100,12 @@ class Server:
         gone = asyncio.create_task(reader.read(1))
         try:
             await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() and not work.done():
-                execution.cancelled = time.monotonic()
-                return False
-            await work
-            execution.end = time.monotonic()
-            return True
+            if work.done() and not isinstance(work.exception(), ConnectionError):
+                await work
+                execution.end = time.monotonic()
+                return True
+            execution.cancelled = time.monotonic()
+            return False
         finally:
             # The next request of the connection comes only after the end of this answer, which is still to be written.
             for task in (work, gone):
@@ -315,24 +315,37 @@ class LabGateway(Gateway):
 
 
 class Lab:
-    def __init__(self, programs, directory, certificate, ca, relay_options=(), gateway_options=(), host=None, hosts=None):
-        self.programs, self.dir, self.ca, self.gateway_options = programs, directory, ca, gateway_options
-        self.host, self.hosts = host or netns.RELAY_ADDR, hosts
+    """host is how the gateway names the relay; hosts a file that it sees as /etc/hosts."""
+
+    def __init__(
+        self,
+        programs,
+        directory,
+        certificate,
+        ca,
+        relay=(),
+        gateway=(),
+        host=netns.RELAY_ADDR,
+        hosts=None,
+        server_port=SERVER_PORT,
+    ):
+        self.programs, self.dir, self.ca, self.gateway_options = programs, directory, ca, gateway
+        self.host, self.hosts = host, hosts
         self.net, self.gateways, self.outcomes = netns.Network(), [], collections.Counter()
-        self.relay = LabRelay(programs, directory, *certificate, *relay_options)
+        self.relay = LabRelay(programs, directory, *certificate, *relay)
         self.relay.namespace = self.net.relay
         self.token = self.relay.add_tunnel(TUNNEL)
         self.key = self.relay.add_agent("agent", TUNNEL)
-        self.serial, self.lost = itertools.count(1), []
-        self.server = None
+        self.serial, self.lost, self.ours = itertools.count(1), [], set()
+        self.server, self.server_port = None, server_port
 
-    def add_gateway(self, start=True):
+    def add_gateway(self):
         control = f"wss://{self.host}:{self.net.port}/v1/tunnel"
-        upstream = f"http://127.0.0.1:{SERVER_PORT}/mcp"
+        upstream = f"http://127.0.0.1:{self.server_port}/mcp"
         gateway = LabGateway(self.programs, self.dir, self.token, upstream, control, self.ca, *self.gateway_options)
         gateway.argv = self.net.gateway.prefix(self.hosts) + gateway.argv
         self.gateways.append(gateway)
-        return gateway.start(wait_ready=True) if start else gateway
+        return gateway.start(wait_ready=True)
 
     @property
     def gateway(self):
@@ -386,41 +399,63 @@ class Lab:
     def fresh(self, kind):
         return f"{kind}-{next(self.serial)}"
 
-    def agent(self, kind, method="POST", size=0, **plan):
-        return Agent(self, self.fresh(kind), {"kind": kind, **plan}, method, size)
+    def agent(self, kind, method="POST", size=0, answer=None, **plan):
+        """size is that of the request and, unless told, of the answer."""
+        size_back = size if answer is None else answer
+        return Agent(self, self.fresh(kind), {"kind": kind, "size": size_back, **plan}, method, size)
 
-    async def call(self, kind, size=0, **plan):
+    async def call(self, kind, **plan):
         """One call, checked; raises Ended where it did not get its answer."""
-        async with self.agent(kind, size=size, **plan) as agent:
+        async with self.agent(kind, **plan) as agent:
             await agent.finish()
             self.outcomes[kind] += 1
             return agent
 
-    async def load(self, workers, stop):
-        """Each worker makes calls, one after the other, until `stop` is set. Every third one is of each kind."""
+    async def _one(self, index, longest):
+        """A call of the kind that the worker makes: 1 MiB both ways, small, with progress, or given up."""
+        if index % 8 == 0:
+            await self.call("json", size=1 << 20, seconds=random.uniform(0, 1))
+        elif index % 8 < 3:
+            await self.call("json", size=random.randrange(1, 3000), seconds=random.uniform(0, 2))
+        elif index % 16 == 3:
+            agent = self.agent("sse", steps=100, seconds=10)
+            self.ours.add(agent.key)
+            async with agent:
+                await asyncio.sleep(random.uniform(0, 3))
+        else:
+            seconds = random.uniform(2, longest)
+            await self.call("sse", steps=int(seconds * 10), seconds=seconds)
+
+    @contextlib.asynccontextmanager
+    async def load(self, workers, longest=10):
+        """That many workers make calls meanwhile, one after the other; afterwards all are over, and verified."""
+        stop = False
 
         async def work(index):
-            while not stop.is_set():
+            while not stop:
                 try:
-                    if index % 4 == 0:
-                        await self.call("json", size=1 << 20, seconds=random.uniform(0, 1))
-                    elif index % 4 == 1:
-                        await self.call("json", size=random.randrange(1, 3000), seconds=random.uniform(0, 2))
-                    else:
-                        seconds = random.uniform(2, 10)
-                        await self.call("sse", steps=int(seconds * 10), seconds=seconds)
+                    await self._one(index, longest)
                 except Ended as ended:
                     self.lost.append(str(ended))
 
-        await asyncio.gather(*(work(index) for index in range(workers)))
+        tasks = [asyncio.create_task(work(index)) for index in range(workers)]
+        await until(lambda: len(self.server.executions) >= workers, 10, "the calls to begin")
+        try:
+            yield
+        finally:
+            stop = True
+            await asyncio.gather(*tasks)
+        self.verify(workers)
 
     def verify(self, least=1):
         """0 lost, 0 executed twice, and no cut was taken for a cancel."""
         assert not self.lost, f"{len(self.lost)} calls lost: {self.lost[:5]}\n{self.tails()}"
         times = collections.Counter(e.key for e in self.server.executions)
         twice = [key for key, count in times.items() if count != 1]
+        running = [e.key for e in self.server.executions if e.key in self.ours and not (e.end or e.cancelled)]
+        assert not running, f"cancelled and still running: {running[:5]}\n{self.tails()}"
         assert not twice, f"executed more than once: {twice[:5]}\n{self.tails()}"
-        cancelled = [e.key for e in self.server.executions if e.cancelled]
+        cancelled = [e.key for e in self.server.executions if e.cancelled and e.key not in self.ours]
         assert not cancelled, f"cancelled by nobody: {cancelled[:5]}\n{self.tails()}"
         assert sum(self.outcomes.values()) >= least, f"only {dict(self.outcomes)} calls"
 
@@ -430,19 +465,19 @@ class Lab:
     # ---- logs ----
 
     def marks(self):
-        return {p: p.mark() for p in (self.relay.process, self.gateway.process)}
+        return {"relay": self.relay.process.mark(), "gateway": self.gateway.process.mark()}
 
-    @staticmethod
-    def lines_since(process, mark):
-        with process.changed:
-            return list(process.lines[mark:])
+    def lines_since(self, marks):
+        """What both ends have said since."""
+        said = {}
+        for end, mark in marks.items():
+            process = getattr(self, end).process
+            with process.changed:
+                said[end] = list(process.lines[mark:])
+        return said
 
-    def resumed(self, since=None):
-        since = since or {}
-        return sum(
-            "connected to " in line and " again " in line
-            for line in self.lines_since(self.gateway.process, since.get(self.gateway.process, 0))
-        )
+    def resumed(self):
+        return self.gateway.process.count(r"connected to \S+ again ")
 
     async def metrics(self):
         reader, writer = await asyncio.open_connection("127.0.0.1", ADMIN_PORT)

@@ -115,16 +115,20 @@ class Network:
     def link(self, up, which="rl"):
         self.middle.run("ip", "link", "set", which, "up" if up else "down")
 
-    def _rules(self, verdict):
+    def _rules(self, verdict, address=None):
         lines = ["add table ip faults", "delete table ip faults"]
         if verdict:
             lines += ["table ip faults {", "chain c {", "type filter hook forward priority 0; policy accept;"]
-            lines += [f"tcp {end} {self.port} {verdict}" for end in ("sport", "dport")] + ["}", "}"]
+            of = {"sport": "ip daddr", "dport": "ip saddr"}
+            for end, field in of.items():
+                only = f"{field} {address} " if address else ""
+                lines.append(f"{only}tcp {end} {self.port} {verdict}")
+            lines += ["}", "}"]
         self.middle.run("nft", "-f", "-", stdin="\n".join(lines) + "\n")
 
-    def drop(self):
-        """Packets vanish without a word."""
-        self._rules("drop")
+    def drop(self, address=None):
+        """Packets vanish without a word: all, or those of a gateway at that address."""
+        self._rules("drop", address)
 
     def reset(self):
         """Whoever sends a packet gets a reset from the middle."""
