@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from lib.calls import CALL
-from lib.handmade import DATA, END, HEAD, Closed, HandGateway, fields
+from lib.handmade import DATA, END, HEAD, OPEN, Closed, HandGateway, fields
 from lib.rawhttp import JSON_HEADERS, Truncated
 from lib.records import connect, exchange, response_record
 from lib.tunnel import Endpoint, Relay
@@ -151,6 +151,22 @@ def test_answer_longer_than_its_length(own, hand):
             connection.read(connection.head())
             connection.head()
         assert b"evil" not in connection.buffer
+
+
+def test_answer_before_the_request_is_complete(own, hand):
+    """The answer passes; the rest of the request must not be read as the next one."""
+    gateway = hand()
+    gateway.attach()
+    endpoint = own["one"][2]
+    with connect(endpoint, 10) as connection:
+        connection.request("POST", endpoint.pairs() + JSON_HEADERS + [("Content-Length", "1000")])
+        connection.send(CALL[:10])
+        ident = gateway.read(OPEN)[2]
+        gateway.answer(ident, ("Content-Length", "2"), body=b"no", status="403")
+        head = connection.read(connection.head())
+        assert (head.status, head.body, head.get("connection")) == (403, b"no", "close")
+        with pytest.raises(Truncated):
+            connection.head()
 
 
 @pytest.mark.parametrize("status", ["204", "304"])

@@ -281,6 +281,35 @@ def test_many_requests_on_one_connection(both):
     assert len(set(both("raw", scenario))) == 50
 
 
+def test_requests_that_do_not_wait_for_answers(both, raw_control, fresh_key):
+    """Five requests in one go: answered all, each whole, in order; the first is slow."""
+
+    def scenario(endpoint):
+        keys = [fresh_key() for _ in range(5)]
+        with connect(endpoint) as connection:
+            for key in keys:
+                connection.request("POST", endpoint.pairs() + JSON_HEADERS + case("wait-then-echo", key), CALL)
+            wait_until(lambda: raw_control("seen", keys[0]), 10, "the first request to reach the server")
+            for key in reversed(keys):
+                raw_control("release", key)
+            answers = [connection.read(connection.head()).json()["key"] for _ in keys]
+            return [answer == key for answer, key in zip(answers, keys)]
+
+    assert both("raw", scenario) == [True] * 5
+
+
+@pytest.mark.parametrize("name", ["no-content", "not-modified", "accepted-chunked", "accepted-empty"])
+def test_empty_answers_leave_the_connection_in_step(both, name):
+    """No byte is left over that the next answer would begin with."""
+
+    def scenario(endpoint):
+        with connect(endpoint) as connection:
+            empty = connection.call("GET", endpoint.pairs() + case(name))
+            return empty.status, connection.call("GET", endpoint.pairs()).json()["method"]
+
+    assert both("raw", scenario)[1] == "GET"
+
+
 def test_request_in_single_bytes(both):
     """A slow client: every byte of head and body in a packet of its own."""
 

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 
 import pytest
 
@@ -253,6 +254,16 @@ def test_request_that_is_too_large(relay_pair, chunked):
     assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
 
 
+def test_declared_length_that_is_too_large(relay_pair):
+    """413 before a byte of the body is sent, and no 100 before it."""
+    _, _, endpoint = relay_pair("--max-request-bytes", "64k")
+    for expect in ([], [("Expect", "100-continue")]):
+        with connect(endpoint, 10) as connection:
+            headers = endpoint.pairs() + JSON_HEADERS + [("Content-Length", "65537000"), *expect]
+            connection.request("POST", headers)
+            assert connection.until(b"\r\n").split()[1] == b"413"
+
+
 def test_plain_http_on_the_tls_port(relay):
     with Connection(f"http://127.0.0.1:{relay.port}/t/raw/mcp") as connection:
         with pytest.raises(Truncated):
@@ -275,6 +286,9 @@ def test_sigterm_lets_a_running_call_finish(relay_pair, raw_control, fresh_key, 
     start = process.mark()
     process.send_signal(signal.SIGTERM)
     stopping(process, start)
+    # Nothing moves for a while: the call is open all the same.
+    time.sleep(0.3)
+    assert process.running()
     answer = call.finish()
     assert answer.status == 200 and answer.json()["key"] == call.key
     assert process.wait(15) == 0
@@ -319,6 +333,24 @@ def test_second_gateway_takes_over_while_the_first_drains(
     assert call.finish().status == 200
     assert first.process.wait(15) == 0
     assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+
+
+def test_older_gateway_takes_over_while_the_newest_drains(
+    relay_pair, programs, work, certs, servers, raw_control, fresh_key
+):
+    """New calls go to the newest gateway; not any more once it has said that it goes."""
+    relay, first, endpoint = relay_pair()
+    second = Gateway(programs, work, first.token, servers.url("raw"), relay.control_plane, certs.ca.cert)
+    relay_pair.made.insert(0, second.start())
+    call = Running(endpoint, fresh_key(), raw_control)
+    start = relay.process.mark()
+    second.process.send_signal(signal.SIGTERM)
+    relay.process.wait_line("takes no new calls", 10, start)
+    for _ in range(5):
+        assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+    assert second.process.running()
+    assert call.finish().status == 200
+    assert second.process.wait(15) == 0
 
 
 def test_gateway_comes_back_to_a_restarted_relay(relay_pair):

@@ -118,6 +118,46 @@ def test_other_end_is_no_relay(gateway, fake_relay, certs, behaviour, name, deta
     assert_trouble(it, name, detail)
 
 
+def test_refused_connections_are_not_a_storm(gateway, fake_relay, certs):
+    """Full jitter over a bound that doubles: a few dials in the first seconds, not hundreds."""
+    fake = fake_relay(certs.server)
+    gateway(fake.url)
+    fake.wait_line("dial 2", 15)
+    quiet_time(3)
+    assert fake.count("dial") < 20
+
+
+def test_attaching_alone_does_not_reset_the_backoff(gateway, fake_relay, certs):
+    """A relay that takes every gateway and drops it at once is dialled more and more seldom."""
+    fake = fake_relay(certs.server, "flap")
+    it = gateway(fake.url)
+    fake.wait_line("dial 2", 15)
+    quiet_time(5)
+    assert 2 <= fake.count("dial") < 11
+    assert it.process.count("connected to") >= 1
+
+
+def test_refused_token_is_tried_seldom(gateway, fake_relay, certs):
+    """Minutes, not seconds; and at once when the file changes."""
+    fake = fake_relay(certs.server, "refuse")
+    it = gateway(fake.url)
+    it.process.wait_line("token-refused", 15)
+    quiet_time(4)
+    assert fake.count("dial") == 1
+    it.set_token("mtt_nobody_" + "B" * 43)
+    fake.wait_line("dial 2", 10)
+
+
+def test_retry_after_is_obeyed(gateway, fake_relay, certs):
+    fake = fake_relay(certs.server, "busy")
+    it = gateway(fake.url)
+    it.process.wait_line("relay-busy", 15)
+    time.sleep(2.5)
+    assert fake.count("dial") == 1
+    fake.wait_line("dial 2", 15)
+    assert json.loads(it.health()[1])["checks"]["session"]["reason"] == "relay-busy"
+
+
 def test_token_refused_then_replaced(gateway, relay, servers):
     """Said once, tried seldom; a new token in the file is tried at once."""
     token = relay.add_tunnel("token-test")

@@ -150,6 +150,10 @@ async def no_content(r):
     await r.head("204 No Content", "X-None: 1")
 
 
+async def not_modified(r):
+    await r.head("304 Not Modified", 'ETag: "x"')
+
+
 async def cookies(r):
     await r.json(
         {},
