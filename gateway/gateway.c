@@ -39,6 +39,7 @@ struct gateway {
 	struct event *signals[3];
 	struct event *probe, *drain, *watchdog;
 	uint64_t stop_by_ms; /* 0: not stopping */
+	bool kept_at_stop;   /* answers had been given that the relay had not acknowledged */
 	char status_line[256];
 };
 
@@ -136,12 +137,16 @@ static void stop_now(struct gateway *g)
 	loop_stop(g->loop);
 }
 
-/* The last answers are out, and the relay has acknowledged them or cannot. */
-static bool drained(const struct gateway *g)
+/* The last answers are out. While detached nobody can say so: then it takes another connection, or the drain time. */
+static bool drained(struct gateway *g)
 {
-	return g->exchanges.open == 0 &&
-	       (session_status(g->session)->state != SESSION_ATTACHED ||
-		!tp_conn_wants_write(transport_conn(session_transport(g->session))));
+	const struct tp_conn *c = transport_conn(session_transport(g->session));
+
+	if (g->exchanges.open)
+		return false;
+	if (session_status(g->session)->state == SESSION_ATTACHED)
+		return !tp_conn_wants_write(c);
+	return !g->kept_at_stop;
 }
 
 static void on_drain(evutil_socket_t fd, short what, void *user)
@@ -167,6 +172,7 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 	g->stop_by_ms = loop_now_ms(g->loop) + g->cfg->drain_timeout_ms;
 	notify_stopping("Stopping");
 	log_notice("stopping: %zu calls open, drain time %.0f s", g->exchanges.open, (double)g->cfg->drain_timeout_ms / 1000);
+	g->kept_at_stop = tp_conn_has_kept_frames(transport_conn(session_transport(g->session)));
 	session_drain(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
 	event_add(g->drain, &tv);
 	tell_systemd(g);

@@ -436,8 +436,7 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 		return;
 	if (!s->lost_ms && !greeting)
 		s->lost_ms = loop_now_ms(s->loop);
-	/* What the relay said in its close frame begins with the reason's name already. */
-	named = reason == TP_REASON_NONE || span_starts(span_of(detail), tp_reason_name(reason));
+	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
 	fail(s, reason == TP_REASON_RELAY_STOPPED ? SESSION_RELAY_STOPPED : fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0);
 }

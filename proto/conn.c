@@ -334,6 +334,11 @@ bool tp_conn_going_away(const struct tp_conn *c)
 	return c->goaway_sent || c->goaway_received;
 }
 
+bool tp_conn_has_kept_frames(const struct tp_conn *c)
+{
+	return c->replay.acked != c->replay.count;
+}
+
 uint64_t tp_conn_deadline(const struct tp_conn *c)
 {
 	const struct tp_carrier *k = &c->carrier;

@@ -417,14 +417,29 @@ static void on_ws_ping(struct tp_conn *c, const struct ws_item *item, uint64_t n
 		conn_fail(c, TP_REASON_INTERNAL, true, "out of memory");
 }
 
+/* The text of a close frame is "REASON: for people" (tp_conn_close()); other peers may say anything. */
+static uint32_t close_reason(struct span *text)
+{
+	struct span rest = *text, name = span_split(&rest, ':');
+	uint32_t reason = tp_reason_find(name);
+
+	if (reason == TP_REASON_INTERNAL || reason == TP_REASON_NONE)
+		return TP_REASON_PROTOCOL;
+	*text = span_trim(rest);
+	return reason;
+}
+
 static bool on_ws_close(struct tp_conn *c, const struct ws_item *item, struct tp_event *ev)
 {
+	struct span text = span_make(item->data, item->len);
+
 	ev->type = TP_EV_CLOSED;
 	/* 1000 says that the other end stops: nothing will resume. Anything else is trouble of this connection alone. */
 	ev->fatal = item->code == 1000;
-	ev->reason = !ev->fatal ? TP_REASON_PROTOCOL :
-		     c->cfg.role == TP_RELAY ? TP_REASON_GATEWAY_STOPPED : TP_REASON_RELAY_STOPPED;
-	snprintf(c->told.detail, sizeof(c->told.detail), "%.*s", (int)item->len, (const char *)item->data);
+	ev->reason = close_reason(&text);
+	if (ev->fatal)
+		ev->reason = c->cfg.role == TP_RELAY ? TP_REASON_GATEWAY_STOPPED : TP_REASON_RELAY_STOPPED;
+	snprintf(c->told.detail, sizeof(c->told.detail), "%.*s", SPAN_FMT(text));
 	ev->detail = span_of(c->told.detail);
 	tp_conn_close(c, TP_REASON_NONE, NULL);
 	c->carrier.failed = true;

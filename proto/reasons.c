@@ -25,3 +25,11 @@ const char *tp_reason_name(uint32_t code)
 {
 	return tp_reason_info(code)->name;
 }
+
+uint32_t tp_reason_find(struct span name)
+{
+	for (uint32_t code = 0; code < ARRAY_LEN(table); code++)
+		if (tp_reason_known(code) && span_is(name, table[code].name))
+			return code;
+	return TP_REASON_INTERNAL;
+}

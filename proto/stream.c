@@ -123,7 +123,8 @@ int tp_stream_open(struct tp_conn *c, const struct tp_field *fields, size_t n, b
 	assert(c->cfg.role == TP_RELAY && c->has_session);
 	if (c->goaway_received || c->goaway_sent || c->last_id == TP_STREAM_ID_MAX)
 		return TP_OPEN_GOING_AWAY;
-	if (c->open_streams >= MIN(c->cfg.max_streams, c->peer_max_streams) || c->replay.bytes >= c->cfg.replay_max)
+	/* DATA alone keeps as much as replay_max: a new call has room of its own above it. */
+	if (c->open_streams >= MIN(c->cfg.max_streams, c->peer_max_streams) || c->replay.bytes >= 2 * c->cfg.replay_max)
 		return TP_OPEN_BUSY;
 	r = stream_new(c, c->last_id + 1, &s);
 	if (r < 0)

@@ -137,6 +137,9 @@ void tp_conn_tick(struct tp_conn *c, uint64_t now_ms);
 int tp_conn_goaway(struct tp_conn *c, uint32_t reason, const char *detail);
 bool tp_conn_going_away(const struct tp_conn *c); /* sent or received */
 
+/* Frames that the peer has not acknowledged are kept: what was said last may still have to be said again. */
+bool tp_conn_has_kept_frames(const struct tp_conn *c);
+
 /* Queues a WebSocket close with a reason for people; pull until nothing is left, then close the socket. */
 void tp_conn_close(struct tp_conn *c, uint32_t reason, const char *detail);
 

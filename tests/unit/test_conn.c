@@ -464,7 +464,7 @@ START_TEST(close_in_order)
 	p.fail_detaches = false;
 	pair_run(&p);
 	ck_assert_uint_eq(pair_count(&p, PAIR_GATEWAY, TP_EV_CLOSED), 1);
-	ck_assert_str_eq(pair_last(&p, PAIR_GATEWAY, TP_EV_CLOSED)->text, "relay-stopped: restart");
+	ck_assert_str_eq(pair_last(&p, PAIR_GATEWAY, TP_EV_CLOSED)->text, "restart");
 	ck_assert_uint_eq(pair_last(&p, PAIR_GATEWAY, TP_EV_CLOSED)->reason, TP_REASON_RELAY_STOPPED);
 	ck_assert(pair_last(&p, PAIR_GATEWAY, TP_EV_CLOSED)->fatal);
 	/* The answering close frame. */
