@@ -22,6 +22,7 @@ enum {
 	UPSTREAM_PROBE_MS = 10 * 1000,
 	COLLECTED_MIN = 64 * 1024 * 1024,
 	DRAIN_POLL_MS = 20,
+	GOAWAY_WAIT_MS = 2 * 1000, /* for the relay's answer, where nothing else is left to do */
 };
 
 struct gateway {
@@ -39,7 +40,6 @@ struct gateway {
 	struct event *signals[3];
 	struct event *probe, *drain, *watchdog;
 	uint64_t stop_by_ms; /* 0: not stopping */
-	bool kept_at_stop;   /* answers had been given that the relay had not acknowledged */
 	char status_line[256];
 };
 
@@ -137,16 +137,20 @@ static void stop_now(struct gateway *g)
 	loop_stop(g->loop);
 }
 
-/* The last answers are out. While detached nobody can say so: then it takes another connection, or the drain time. */
+/* The relay has the last answers, and no call of its can still be on the way. */
 static bool drained(struct gateway *g)
 {
-	const struct tp_conn *c = transport_conn(session_transport(g->session));
+	struct transport *t = session_transport(g->session);
+	struct tp_conn *c = transport_conn(t);
 
 	if (g->exchanges.open)
 		return false;
-	if (session_status(g->session)->state == SESSION_ATTACHED)
-		return !tp_conn_wants_write(c);
-	return !g->kept_at_stop;
+	(void)tp_conn_ask(c, loop_now_us(g->loop));
+	transport_kick(t);
+	if (!tp_conn_is_delivered(c))
+		return false;
+	return session_status(g->session)->state != SESSION_ATTACHED || tp_conn_goaway_answered(c) ||
+	       loop_now_ms(g->loop) + g->cfg->drain_timeout_ms >= g->stop_by_ms + GOAWAY_WAIT_MS;
 }
 
 static void on_drain(evutil_socket_t fd, short what, void *user)
@@ -172,7 +176,6 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 	g->stop_by_ms = loop_now_ms(g->loop) + g->cfg->drain_timeout_ms;
 	notify_stopping("Stopping");
 	log_notice("stopping: %zu calls open, drain time %.0f s", g->exchanges.open, (double)g->cfg->drain_timeout_ms / 1000);
-	g->kept_at_stop = tp_conn_has_kept_frames(transport_conn(session_transport(g->session)));
 	session_drain(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
 	event_add(g->drain, &tv);
 	tell_systemd(g);

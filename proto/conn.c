@@ -74,7 +74,7 @@ void conn_forget_session(struct tp_conn *c)
 	c->rx_count = c->rx_acked = 0;
 	c->rx_bytes_unacked = 0;
 	c->goaway_sent = c->goaway_received = false;
-	c->goaway_sent_id = 0;
+	c->answer_count = 0;
 	c->max_payload = c->cfg.max_payload;
 	c->peer_window = 0;
 	c->peer_max_streams = 0;
@@ -325,18 +325,31 @@ int tp_conn_goaway(struct tp_conn *c, uint32_t reason, const char *detail)
 	if (r < 0)
 		return r;
 	c->goaway_sent = true;
-	c->goaway_sent_id = c->last_id;
 	return 0;
+}
+
+bool tp_conn_goaway_answered(const struct tp_conn *c)
+{
+	return c->goaway_sent && c->goaway_received;
+}
+
+bool tp_conn_is_delivered(const struct tp_conn *c)
+{
+	return c->open_streams == 0 && c->replay.acked >= c->answer_count;
+}
+
+int tp_conn_ask(struct tp_conn *c, uint64_t now_us)
+{
+	CHECK_OBJ(c, TP_CONN_MAGIC);
+	/* PING overtakes what is not sent yet. */
+	if (!tp_conn_is_attached(c) || c->ping_open || c->replay.sent < c->replay.count || c->replay.acked == c->replay.count)
+		return 0;
+	return conn_send_ping(c, now_us);
 }
 
 bool tp_conn_going_away(const struct tp_conn *c)
 {
 	return c->goaway_sent || c->goaway_received;
-}
-
-bool tp_conn_has_kept_frames(const struct tp_conn *c)
-{
-	return c->replay.acked != c->replay.count;
 }
 
 uint64_t tp_conn_deadline(const struct tp_conn *c)

@@ -100,7 +100,7 @@ struct tp_conn {
 	uint64_t rx_count;       /* counted frames received in this session */
 	uint64_t rx_acked;       /* of which the peer has been told */
 	size_t rx_bytes_unacked;
-	uint32_t goaway_sent_id; /* OPENs above are refused */
+	uint64_t answer_count;   /* the number of the last HEAD or DATA */
 	bool goaway_sent, goaway_received;
 	uint64_t rtt_us, ping_sent_us;
 	uint8_t ping_token[8];

@@ -167,6 +167,13 @@ static bool on_goaway(struct tp_conn *c, const struct tp_frame *f, struct tp_eve
 		return false;
 	}
 	c->goaway_received = true;
+	/* In line with the OPENs before it: the gateway sees where they end. */
+	if (c->cfg.role == TP_RELAY && tp_conn_goaway(c, get_be32(f->payload + 4), NULL) < 0) {
+		conn_fail(c, TP_REASON_INTERNAL, true, "out of memory");
+		return false;
+	}
+	if (c->cfg.role == TP_GATEWAY && c->goaway_sent)
+		return false;
 	ev->type = TP_EV_GOAWAY;
 	ev->last_id = get_be32(f->payload);
 	ev->reason = get_be32(f->payload + 4);
@@ -186,7 +193,7 @@ static void answer_reset(struct tp_conn *c, uint32_t id, uint32_t reason, const 
 /* Why a stream that the relay opens cannot be taken now; NULL: it can. */
 static const char *refusal(const struct tp_conn *c)
 {
-	if (c->goaway_sent)
+	if (tp_conn_goaway_answered(c))
 		return "the gateway is going away";
 	if (c->open_streams >= c->cfg.max_streams)
 		return "too many open streams";

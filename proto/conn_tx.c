@@ -59,6 +59,8 @@ static int append_frame(struct tp_conn *c, uint8_t type, uint8_t flags, uint32_t
 	if (r < 0)
 		return r;
 	frame_put_header(at, type, flags, id);
+	if (type == TP_HEAD || type == TP_DATA)
+		c->answer_count = c->replay.count;
 	*ret = at + TP_FRAME_HEADER;
 	return 0;
 }

@@ -133,12 +133,15 @@ size_t tp_conn_pull(struct tp_conn *c, uint8_t *dst, size_t room);
 uint64_t tp_conn_deadline(const struct tp_conn *c);
 void tp_conn_tick(struct tp_conn *c, uint64_t now_ms);
 
-/* No new streams: the peer is told, and OPENs that cross it are refused as not executed. Idempotent. */
+/* No new streams: the peer is told. A relay answers with its own GOAWAY, behind the last OPEN; until then a gateway serves what it
+ * opens. Idempotent. */
 int tp_conn_goaway(struct tp_conn *c, uint32_t reason, const char *detail);
+bool tp_conn_goaway_answered(const struct tp_conn *c); /* sent and received; the gateway's user is not told of an answer */
+/* No stream is open, and the peer has acknowledged every HEAD and DATA. */
+bool tp_conn_is_delivered(const struct tp_conn *c);
+/* Asks for an acknowledgement of what is sent, unless that is under way. */
+int tp_conn_ask(struct tp_conn *c, uint64_t now_us);
 bool tp_conn_going_away(const struct tp_conn *c); /* sent or received */
-
-/* Frames that the peer has not acknowledged are kept: what was said last may still have to be said again. */
-bool tp_conn_has_kept_frames(const struct tp_conn *c);
 
 /* Queues a WebSocket close with a reason for people; pull until nothing is left, then close the socket. */
 void tp_conn_close(struct tp_conn *c, uint32_t reason, const char *detail);

@@ -331,17 +331,22 @@ START_TEST(gateway_goes_away)
 	ck_assert_uint_eq(pair_last(&p, PAIR_RELAY, TP_EV_GOAWAY)->last_id, open->id);
 	ck_assert_uint_eq(pair_last(&p, PAIR_RELAY, TP_EV_GOAWAY)->reason, TP_REASON_GATEWAY_STOPPED);
 	ck_assert_str_eq(pair_last(&p, PAIR_RELAY, TP_EV_GOAWAY)->text, "update");
-	ck_assert(late->reset);
-	ck_assert_uint_eq(late->reason, TP_REASON_REFUSED);
+	ck_assert(!late->reset);
+	ck_assert(tp_conn_goaway_answered(p.end[PAIR_GATEWAY].conn));
+	ck_assert(!tp_conn_is_delivered(p.end[PAIR_GATEWAY].conn));
 	ck_assert(tp_conn_going_away(p.end[0].conn) && tp_conn_going_away(p.end[1].conn));
 	ck_assert_ptr_null(pair_open(&p, true));
-	ck_assert_ptr_null(gateway_end(late));
-	/* What is open may finish. */
+	/* What is open, and what was on its way, may finish. */
+	pair_head(gateway_end(late), true);
 	pair_head(gateway_end(open), false);
 	pair_send(gateway_end(open), PAIR_GATEWAY, 1000, true);
 	pair_run(&p);
 	assert_got(open, PAIR_GATEWAY, 1000);
 	assert_quiet();
+	ck_assert(late->end && !tp_conn_is_delivered(p.end[PAIR_GATEWAY].conn));
+	ck_assert_int_eq(tp_conn_ask(p.end[PAIR_GATEWAY].conn, p.now_us), 0);
+	pair_run(&p);
+	ck_assert(tp_conn_is_delivered(p.end[PAIR_GATEWAY].conn));
 	pair_done(&p);
 }
 END_TEST

@@ -361,6 +361,28 @@ START_TEST(stream_states_broken)
 }
 END_TEST
 
+/* Before the relay's answer they crossed the gateway's GOAWAY; behind it they are too late. */
+START_TEST(streams_opened_while_going_away)
+{
+	static const uint8_t answer[8];
+	struct tp_frame f;
+
+	begin(TP_GATEWAY);
+	tp_conn_goaway(r.c, TP_REASON_GATEWAY_STOPPED, NULL);
+	raw_open(&r, 1, true);
+	ck_assert_uint_eq(r.opens, 1);
+	raw_frame(&r, TP_GOAWAY, 0, 0, answer, sizeof(answer));
+	ck_assert_uint_eq(r.goaways, 0);
+	ck_assert(tp_conn_goaway_answered(r.c));
+	raw_open(&r, 2, true);
+	ck_assert_uint_eq(r.opens, 1);
+	ck_assert(raw_sent(&r, TP_RESET, &f));
+	ck_assert_uint_eq(f.stream_id, 2);
+	ck_assert_uint_eq(get_be32(f.payload), TP_REASON_REFUSED);
+	raw_done(&r);
+}
+END_TEST
+
 START_TEST(more_streams_than_allowed)
 {
 	struct tp_config cfg;
@@ -620,7 +642,7 @@ UNIT_MAIN("conn_abuse",
 	  ADD(before_the_greeting) ADD(greetings_that_are_not) ADD(greetings_out_of_place) ADD(malformed_fields)
 	  ADD(streams_out_of_order) ADD(frames_for_streams_that_never_were) ADD(late_frames_are_ignored)
 	  ADD(credit_overrun) ADD(credit_of_nothing_and_too_much) ADD(stream_states_broken)
-	  ADD(more_streams_than_allowed) ADD(a_peer_that_acknowledges_nothing)
+	  ADD(streams_opened_while_going_away) ADD(more_streams_than_allowed) ADD(a_peer_that_acknowledges_nothing)
 	  ADD(answers_that_nobody_acknowledges) ADD(rapid_resets) ADD(resets_per_second) ADD(pings_per_second)
 	  ADD(empty_data_per_second) ADD(impossible_acknowledgements) ADD(goaway_twice)
 	  ADD(abandoned_in_the_middle_of_a_frame) ADD(nothing_leaks_with_a_session)
