@@ -271,6 +271,15 @@ def test_plain_http_on_the_tls_port(relay):
             connection.head()
 
 
+def test_call_is_not_made_twice(raw, raw_control, fresh_key):
+    """A server that takes a call on a kept connection and closes it may have acted on it."""
+    key = fresh_key()
+    assert exchange(raw, "POST", JSON_HEADERS, CALL).status == 200
+    answer = exchange(raw, "POST", JSON_HEADERS + [("X-Case", "close-early"), ("X-Key", key)], CALL)
+    assert (answer.status, answer.json()["error"]["data"]["executed"]) == (502, "maybe")
+    assert raw_control("seen", key) == ["taken"]
+
+
 # ---- stopping, reloading, coming back ----
 
 
@@ -292,6 +301,25 @@ def test_sigterm_lets_a_running_call_finish(relay_pair, raw_control, fresh_key, 
     answer = call.finish()
     assert answer.status == 200 and answer.json()["key"] == call.key
     assert process.wait(15) == 0
+
+
+def test_last_answer_is_out_before_the_gateway_ends(relay_pair, raw_control, fresh_key):
+    """The MCP server is done, but the relay stands still and has given no credit for the end of the answer."""
+    relay, gateway, endpoint = relay_pair()
+    call = Running(endpoint, fresh_key(), raw_control, ("X-Filling", "300000"))
+    relay.process.send_signal(signal.SIGSTOP)
+    try:
+        raw_control("release", call.key)
+        done = "mcp_tunnel_gateway_exchanges_open 0"
+        wait_until(lambda: done in gateway.health("/metrics")[1], 10, "the gateway to have the whole answer")
+        gateway.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert gateway.process.running(), "the gateway left with the answer"
+    finally:
+        relay.process.send_signal(signal.SIGCONT)
+    answer = call.finish(release=False)
+    assert (answer.status, len(answer.json()["filling"])) == (200, 300000)
+    assert gateway.process.wait(15) == 0
 
 
 @pytest.mark.parametrize("who", ["gateway", "relay"])
@@ -351,6 +379,17 @@ def test_older_gateway_takes_over_while_the_newest_drains(
     assert second.process.running()
     assert call.finish().status == 200
     assert second.process.wait(15) == 0
+
+
+def test_gateway_without_a_relay_stops_at_once(relay_pair):
+    """Nothing is open, and nobody is there to be told."""
+    relay, gateway, endpoint = relay_pair()
+    assert exchange(endpoint, "POST", JSON_HEADERS, CALL).status == 200
+    relay.stop()
+    gateway.wait_ready(15, 503)
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(5) == 0
+    relay.start()
 
 
 def test_gateway_comes_back_to_a_restarted_relay(relay_pair):

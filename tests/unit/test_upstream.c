@@ -2,6 +2,7 @@
 
 #include "tests/lib/unit.h"
 
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -267,6 +268,15 @@ static void kept_and_lost(int ln, const char *request, const char *part)
 	peer_close(fd);
 }
 
+/* Once the test has seen the call fail: another connection would have been made before that. */
+static void nobody_comes(int ln)
+{
+	struct pollfd p = { .fd = ln, .events = POLLIN };
+
+	peer_wait();
+	peer_check(poll(&p, 1, 0) == 0, "no further connection");
+}
+
 static void get_again_peer(int ln)
 {
 	int fd;
@@ -298,6 +308,7 @@ static void get_twice_lost_peer(int ln)
 	fd = peer_accept(ln);
 	peer_expect(fd, GET);
 	peer_close(fd);
+	nobody_comes(ln);
 }
 
 START_TEST(but_once)
@@ -309,12 +320,14 @@ START_TEST(but_once)
 	good(&a, "ok");
 	call_get(&b);
 	bad(&b, TP_REASON_UPSTREAM_CLOSED);
+	peer_tell(&peer);
 }
 END_TEST
 
 static void get_begun_peer(int ln)
 {
 	kept_and_lost(ln, GET, "HTTP/1.1 2");
+	nobody_comes(ln);
 }
 
 START_TEST(and_not_after_a_byte_of_the_answer)
@@ -327,12 +340,14 @@ START_TEST(and_not_after_a_byte_of_the_answer)
 	call_get(&b);
 	bad(&b, TP_REASON_UPSTREAM_CLOSED);
 	ck_assert_uint_eq(b.heads, 0);
+	peer_tell(&peer);
 }
 END_TEST
 
 static void post_lost_peer(int ln)
 {
 	kept_and_lost(ln, POST "xx", "");
+	nobody_comes(ln);
 }
 
 START_TEST(post_that_was_sent_is_not_tried_again)
@@ -344,6 +359,7 @@ START_TEST(post_that_was_sent_is_not_tried_again)
 	good(&a, "ok");
 	call_post(&b);
 	bad(&b, TP_REASON_UPSTREAM_CLOSED);
+	peer_tell(&peer);
 }
 END_TEST
 
@@ -353,6 +369,7 @@ static void fresh_lost_peer(int ln)
 
 	peer_expect(fd, GET);
 	peer_close(fd);
+	nobody_comes(ln);
 }
 
 START_TEST(nothing_is_tried_again_on_a_new_connection)
@@ -362,6 +379,7 @@ START_TEST(nothing_is_tried_again_on_a_new_connection)
 	start(fresh_lost_peer, 3000, 8);
 	call_get(&a);
 	bad(&a, TP_REASON_UPSTREAM_CLOSED);
+	peer_tell(&peer);
 }
 END_TEST
 

@@ -12,17 +12,16 @@ CALL = rpc("tools/call", {"name": "x", "arguments": {}}, "call-1")
 class Running:
     """A call that waits at the server."""
 
-    def __init__(self, endpoint, key, control):
+    def __init__(self, endpoint, key, control, *headers):
         self.endpoint, self.key, self.control, self.answer, self.error = endpoint, key, control, None, None
+        self.headers = JSON_HEADERS + [("X-Case", "wait-then-echo"), ("X-Key", key), *headers]
         self.thread = threading.Thread(target=self._call, daemon=True)
         self.thread.start()
         wait_until(lambda: control("seen", key), 15, "the call to reach the server")
 
     def _call(self):
         try:
-            self.answer = exchange(
-                self.endpoint, "POST", JSON_HEADERS + [("X-Case", "wait-then-echo"), ("X-Key", self.key)], CALL
-            )
+            self.answer = exchange(self.endpoint, "POST", self.headers, CALL)
         except Exception as error:
             self.error = error
 

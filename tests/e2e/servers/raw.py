@@ -285,7 +285,8 @@ async def idle(r):
 async def wait_then_echo(r):
     note(r.key, "started")
     await gate(r.key).wait()
-    await r.json({"sha256": hashlib.sha256(r.body).hexdigest(), "key": r.key})
+    filling = "x" * int(r.get("x-filling", "0"))
+    await r.json({"sha256": hashlib.sha256(r.body).hexdigest(), "key": r.key, "filling": filling})
 
 
 async def not_http(r):
@@ -294,6 +295,7 @@ async def not_http(r):
 
 
 async def close_early(r):
+    note(r.key, "taken")
     return "close"
 
 
