@@ -445,15 +445,17 @@ class Lab:
         finally:
             stop = True
             await asyncio.gather(*tasks)
+        await until(lambda: not self._left_running(), 5, lambda: f"the last cancels to arrive\n{self.tails()}")
         self.verify(workers)
+
+    def _left_running(self):
+        return [e.key for e in self.server.executions if e.key in self.ours and not (e.end or e.cancelled)]
 
     def verify(self, least=1):
         """0 lost, 0 executed twice, and no cut was taken for a cancel."""
         assert not self.lost, f"{len(self.lost)} calls lost: {self.lost[:5]}\n{self.tails()}"
         times = collections.Counter(e.key for e in self.server.executions)
         twice = [key for key, count in times.items() if count != 1]
-        running = [e.key for e in self.server.executions if e.key in self.ours and not (e.end or e.cancelled)]
-        assert not running, f"cancelled and still running: {running[:5]}\n{self.tails()}"
         assert not twice, f"executed more than once: {twice[:5]}\n{self.tails()}"
         cancelled = [e.key for e in self.server.executions if e.cancelled and e.key not in self.ours]
         assert not cancelled, f"cancelled by nobody: {cancelled[:5]}\n{self.tails()}"
