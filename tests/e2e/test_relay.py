@@ -313,7 +313,8 @@ def test_last_answer_is_out_before_the_gateway_ends(relay_pair, raw_control, fre
         done = "mcp_tunnel_gateway_exchanges_open 0"
         wait_until(lambda: done in gateway.health("/metrics")[1], 10, "the gateway to have the whole answer")
         gateway.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        # Longer than it waits for a relay that it owes nothing.
+        time.sleep(2.5)
         assert gateway.process.running(), "the gateway left with the answer"
     finally:
         relay.process.send_signal(signal.SIGCONT)
