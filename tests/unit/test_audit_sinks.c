@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/audit_record.h"
@@ -384,6 +385,24 @@ START_TEST(reopen)
 }
 END_TEST
 
+/* The file is private whatever the umask says; so is the one after a rotation. */
+START_TEST(made_private)
+{
+	const mode_t before = umask(0);
+	struct stat st;
+
+	setup_file();
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0600);
+	ck_assert_int_eq(unlink(path), 0);
+	audit_reopen(audit);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0600);
+	teardown();
+	umask(before);
+}
+END_TEST
+
 START_TEST(no_sink)
 {
 	struct mcp_view view = tool_view();
@@ -499,4 +518,4 @@ START_TEST(flapping)
 END_TEST
 
 UNIT_MAIN("audit_sinks", ADD(injection_journal) ADD(injection_file) ADD(full) ADD(torn) ADD(sequence) ADD(left_torn)
-			 ADD(reopen) ADD(no_sink) ADD(bad_start) ADD(journal_fails) ADD(flapping))
+			 ADD(reopen) ADD(made_private) ADD(no_sink) ADD(bad_start) ADD(journal_fails) ADD(flapping))
