@@ -123,9 +123,18 @@ static void on_hello(struct attached *a, const struct tp_event *ev)
 		   (int)MIN(ev->region.len, (size_t)64), ev->region.p ? ev->region.p : "", a->session);
 }
 
+static const char *when_lost(const struct attached *a, char *dst, size_t size)
+{
+	if (!a->lost_ms)
+		return "before its loss was noticed";
+	snprintf(dst, size, "after %.1f s", (double)(loop_now_ms(a->relay->loop) - a->lost_ms) / 1000);
+	return dst;
+}
+
 static void on_attached(struct attached *a, const struct tp_event *ev)
 {
 	size_t open, waited = 0;
+	char when[48];
 
 	set_up(a);
 	a->relay->counters.sessions++;
@@ -138,10 +147,9 @@ static void on_attached(struct attached *a, const struct tp_event *ev)
 		waited = hold_attached(a->relay->hold, a->tunnel_id);
 	}
 	if (ev->resumed)
-		log_notice("tunnel %s: session %.8s resumed after %.1f s from %s: %llu frames sent again, %zu calls open, %zu new ones "
-			   "had waited",
-			   a->tunnel_id, a->session, a->lost_ms ? (double)(loop_now_ms(a->relay->loop) - a->lost_ms) / 1000 : 0.0,
-			   transport_peer(a->transport), (unsigned long long)ev->replayed_frames, open, waited);
+		log_notice("tunnel %s: session %.8s resumed %s from %s: %llu frames sent again, %zu calls open, %zu new ones had waited",
+			   a->tunnel_id, a->session, when_lost(a, when, sizeof(when)), transport_peer(a->transport),
+			   (unsigned long long)ev->replayed_frames, open, waited);
 	else if (waited)
 		log_notice("tunnel %s: %zu calls had waited for a gateway", a->tunnel_id, waited);
 	a->lost_ms = 0;

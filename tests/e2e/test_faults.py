@@ -100,7 +100,7 @@ def assert_one_blip(lab, marks, relay=(2,), gateway=(2,)):
     said = lab.lines_since(marks)
     assert len(said["relay"]) in relay and len(said["gateway"]) in gateway, f"lines for one blip: {said}"
     if said["relay"]:
-        assert re.search(r"session \w+ resumed after [\d.]+ s from ", said["relay"][-1]), said["relay"]
+        assert re.search(r"session \w+ resumed (after [\d.]+ s|before its loss was noticed) from ", said["relay"][-1]), said["relay"]
     if len(said["relay"]) == 2:
         assert re.search(r"session \w+ lost its connection \(", said["relay"][0]), said["relay"]
     if said["gateway"]:
@@ -138,7 +138,7 @@ async def cancel_reaches_the_server_at_once(lab):
             times.append(await cancelled_within(lab, agent, 2))
     for flood in floods:
         flood.cancel()
-    assert statistics.median(times) < 0.2 * SCALE, times
+    assert statistics.median(times) < 0.05 * SCALE, times
     await until(lambda: all(e.cancelled for e in lab.server.executions), 10, "the downloads to end")
     lab.verify(0)
 
@@ -154,7 +154,7 @@ async def read_for_ever(agent):
 
 @scenario(ALONE, relay=QUICK, gateway=QUICK)
 async def slow_agent_slows_only_its_own_call(lab):
-    async with lab.agent("flood", answer=64 << 20) as slow:
+    async with lab.agent("flood", answer=128 << 20) as slow:
         await slow.head()
         began, times = time.monotonic(), []
         while time.monotonic() - began < 3:
@@ -164,7 +164,8 @@ async def slow_agent_slows_only_its_own_call(lab):
             times.append(time.monotonic() - one)
             await asyncio.sleep(0.02)
         sent = lab.server.of(slow.key)[0].sent
-        assert sent < 20 << 20, f"the server could send {sent} bytes to an agent that reads 500 kB/s"
+        # 8 MiB of credit, and the buffers of three sockets.
+        assert sent < 32 << 20, f"the server could send {sent} bytes to an agent that reads 500 kB/s"
         assert statistics.median(times) < 0.1 * SCALE, times
         one = time.monotonic()
         await lab.call("json", size=4 << 20)
@@ -183,13 +184,16 @@ def memory_kb(process):
 
 @scenario(TOGETHER)
 async def killed_100_times_under_64_calls(lab):
-    cuts = 1000 if SOAK else 100
+    cuts, memory = 1000 if SOAK else 100, {"relay": [], "gateway": []}
     async with lab.load(64):
         killed = 0
         while killed < cuts and not lab.lost:
             killed += await cut(lab)
             await asyncio.sleep(random.uniform(0, 0.3))
+            for end, values in memory.items():
+                values.append(memory_kb(getattr(lab, end).process))
     assert sum(lab.outcomes.values()) > cuts
+    print(memory)
 
 
 def down(seconds, relay, gateway):
@@ -237,7 +241,8 @@ async def reset_from_the_middle(lab):
         await lab.aside(lab.net.reset)
         await asyncio.sleep(2)
         await lab.aside(lab.net.heal)
-    assert_one_blip(lab, marks)
+    # An end that had nothing to say meanwhile was not reset.
+    assert_one_blip(lab, marks, relay=(1, 2))
 
 
 @scenario(TOGETHER, host="relay.test", **PATIENT)

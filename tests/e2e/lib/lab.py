@@ -11,12 +11,13 @@ import hashlib
 import itertools
 import json
 import random
+import signal
 import socket
 import threading
 import time
 
 from . import netns
-from .procs import SCALE, Process
+from .procs import SANITIZER, SCALE, Process
 from .tunnel import Gateway, Relay
 
 AGENT_PORT, ADMIN_PORT, SERVER_PORT = 8080, 9100, 9000
@@ -384,13 +385,19 @@ class Lab:
         return await asyncio.to_thread(function, *args)
 
     def close(self):
+        """Everything stops, in order, and removes the network; leaks and the like are told."""
         failures = []
         for process in [g.process for g in self.gateways] + [self.relay.process]:
-            with contextlib.suppress(AttributeError):
-                process.kill()
-                match = None if process is None else process.find(r"(ERROR: \w+Sanitizer|runtime error:|ssertion).*")
-                if match:
-                    failures.append(f"{process.name}: {match.group(0)}\n{process.tail(60)}")
+            if process is None:
+                continue
+            if process.running():
+                process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(AssertionError):
+                    process.wait(2)
+            # The second signal, where calls are still open: not waiting for them.
+            process.stop()
+            if process.child.returncode not in (0, -signal.SIGKILL) or SANITIZER.search(process.text()):
+                failures.append(f"{process.name}: exit status {process.child.returncode}\n{process.tail(60)}")
         self.net.remove()
         assert not failures, "\n".join(failures)
 
