@@ -332,7 +332,8 @@ class Lab:
     ):
         self.programs, self.dir, self.ca, self.gateway_options = programs, directory, ca, gateway
         self.host, self.hosts = host, hosts
-        self.net, self.gateways, self.outcomes = netns.Network(), [], collections.Counter()
+        self.net, self.gateways, self.helpers = netns.Network(), [], []
+        self.outcomes = collections.Counter()
         self.relay = LabRelay(programs, directory, *certificate, *relay)
         self.relay.namespace = self.net.relay
         self.token = self.relay.add_tunnel(TUNNEL)
@@ -353,7 +354,8 @@ class Lab:
         return self.gateways[-1]
 
     def run(self, scenario):
-        """Runs the coroutine scenario(lab) in a thread of its own, in the relay's namespace, with everything up."""
+        """Runs the coroutine scenario(lab) in a thread of its own, in the relay's namespace, with everything up;
+        scenario.before(lab), if there is one, before the programs start."""
         failed = []
 
         def body():
@@ -373,6 +375,8 @@ class Lab:
         self.server = Server()
         await self.server.start(self.net.gateway)
         try:
+            if hasattr(scenario, "before"):
+                await self.aside(scenario.before, self)
             await self.aside(self.relay.start)
             await self.aside(self.add_gateway)
             await scenario(self)
@@ -387,6 +391,8 @@ class Lab:
     def close(self):
         """Everything stops, in order, and removes the network; leaks and the like are told."""
         failures = []
+        for process in self.helpers:
+            process.kill()
         for process in [g.process for g in self.gateways] + [self.relay.process]:
             if process is None:
                 continue
