@@ -38,7 +38,7 @@ void tp_conn_check(const struct tp_conn *c)
 		open += !s->closed;
 		mapped += s->in_map;
 		if (s->in_map)
-			growth += window_extra(&s->window, c->cfg.window_initial);
+			growth += window_extra(&s->window);
 	}
 	assert(open == c->open_streams);
 	assert(mapped == c->streams.used);

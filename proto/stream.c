@@ -52,8 +52,7 @@ void stream_free(struct tp_stream *s)
 		idmap_take(&c->streams, s->id);
 	if (!s->closed)
 		c->open_streams--;
-	c->window_extra_left = MIN(c->cfg.window_extra_max,
-				   c->window_extra_left + window_extra(&s->window, c->cfg.window_initial));
+	c->window_extra_left = MIN(c->cfg.window_extra_max, c->window_extra_left + window_extra(&s->window));
 	buf_done(&s->queue);
 	s->magic = 0;
 	free(s);
@@ -206,8 +205,10 @@ void tp_stream_consumed(struct tp_stream *s, size_t len, uint64_t now_us)
 	struct tp_conn *c = s->conn;
 
 	CHECK_OBJ(s, TP_STREAM_MAGIC);
+	if (s->closed)
+		return;
 	s->credit_owed += window_consume(&s->window, len, now_us, c->rtt_us, &c->window_extra_left);
-	if (!s->credit_owed || s->in_credit || s->closed || s->end_received)
+	if (!s->credit_owed || s->in_credit || s->end_received)
 		return;
 	s->in_credit = true;
 	TAILQ_INSERT_TAIL(&c->crediting, s, credit_link);

@@ -51,13 +51,13 @@ START_TEST(credit_runs_out_and_returns_on_consumption)
 	pair_run(&p);
 	ck_assert_uint_eq(buf_len(&g->got), WINDOW);
 	ck_assert(!tp_conn_wants_write(p.end[PAIR_RELAY].conn));
-	/* Less than a quarter is not worth a frame. */
-	pair_consume(&p, g, WINDOW / 4 - 1);
+	/* Less than an eighth is not worth a frame. */
+	pair_consume(&p, g, WINDOW / 8 - 1);
 	pair_run(&p);
 	ck_assert_uint_eq(buf_len(&g->got), WINDOW);
 	pair_consume(&p, g, 1);
 	pair_run(&p);
-	ck_assert_uint_eq(buf_len(&g->got), WINDOW + WINDOW / 4);
+	ck_assert_uint_eq(buf_len(&g->got), WINDOW + WINDOW / 8);
 	pair_consume(&p, g, WINDOW / 4);
 	pair_run(&p);
 	assert_got(g, PAIR_RELAY, 130 * 1000);
