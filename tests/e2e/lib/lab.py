@@ -316,7 +316,7 @@ class LabGateway(Gateway):
 
 
 class Lab:
-    """host is how the gateway names the relay; hosts a file that it sees as /etc/hosts."""
+    """host is how the gateway names the relay; hosts a file that it sees as /etc/hosts; network makes what is between them."""
 
     def __init__(
         self,
@@ -329,10 +329,11 @@ class Lab:
         host=netns.RELAY_ADDR,
         hosts=None,
         server_port=SERVER_PORT,
+        network=netns.Network,
     ):
         self.programs, self.dir, self.ca, self.gateway_options = programs, directory, ca, gateway
         self.host, self.hosts = host, hosts
-        self.net, self.gateways, self.helpers = netns.Network(), [], []
+        self.net, self.gateways, self.helpers = network(), [], []
         self.outcomes = collections.Counter()
         self.relay = LabRelay(programs, directory, *certificate, *relay)
         self.relay.namespace = self.net.relay
