@@ -48,11 +48,13 @@ void stream_free(struct tp_stream *s)
 	stream_unlink(s);
 	if (s->in_events)
 		TAILQ_REMOVE(&c->events, s, event_link);
-	if (s->in_map)
+	/* A stream of an abandoned session took its growth from that one. */
+	if (s->in_map) {
 		idmap_take(&c->streams, s->id);
+		c->window_extra_left += window_extra(&s->window);
+	}
 	if (!s->closed)
 		c->open_streams--;
-	c->window_extra_left = MIN(c->cfg.window_extra_max, c->window_extra_left + window_extra(&s->window));
 	buf_done(&s->queue);
 	s->magic = 0;
 	free(s);
