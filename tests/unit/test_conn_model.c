@@ -1,11 +1,11 @@
 /* Random steps of two ends against a simple model: what one end was given, the other tells exactly once and in order, or the
- * stream ends with a reason that one of them gave. TP_SEED=N repeats a run, TP_STEPS=N sets its length.
+ * stream ends with a reason that one of them gave. The same steps each time, so that a run can be
+ * trusted; TP_SEED=N takes others, TP_STEPS=N sets the length: some millions with another seed are worth their minute after a change.
  */
 #include "tests/lib/pair.h"
 #include "tests/lib/unit.h"
 
 #include <string.h>
-#include <sys/random.h>
 
 #include "proto/conn_impl.h"
 
@@ -290,8 +290,7 @@ START_TEST(random_steps)
 {
 	uint64_t seed, steps = from_environment("TP_STEPS", (uint64_t)EPISODES * STEPS);
 
-	ck_assert_int_eq(getrandom(&seed, sizeof(seed), 0), sizeof(seed));
-	seed = from_environment("TP_SEED", seed % 1000000);
+	seed = from_environment("TP_SEED", 1);
 	for (; steps > 0; steps -= MIN(steps, STEPS), seed++) {
 		printf("# TP_SEED=%llu\n", (unsigned long long)seed);
 		pair_seed(seed);
