@@ -1,10 +1,8 @@
 #include "daemon/notify.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 
 enum { STATUS_MAX = 512 };
 
@@ -33,15 +31,6 @@ void notify_stopping(const char *status)
 	sd_notifyf(0, "STOPPING=1\nSTATUS=%s", status);
 }
 
-void notify_reloading(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64 "\nSTATUS=reloading",
-		   (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
-}
-
 uint64_t notify_watchdog_us(void)
 {
 	uint64_t us = 0;
@@ -52,9 +41,4 @@ uint64_t notify_watchdog_us(void)
 void notify_watchdog_ping(void)
 {
 	sd_notify(0, "WATCHDOG=1");
-}
-
-void notify_extend_timeout(uint64_t us)
-{
-	sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, us);
 }

@@ -7,12 +7,6 @@ void notify_ready(const char *status);
 void notify_status(const char *fmt, ...) _printf_(1, 2);
 void notify_stopping(const char *status);
 
-/* Before a reload, with its MONOTONIC_USEC; notify_ready() ends it, a failed one too. */
-void notify_reloading(void);
-
 /* How often the service manager wants to hear from us, in µs; 0: never. Ping at half of it. */
 uint64_t notify_watchdog_us(void);
 void notify_watchdog_ping(void);
-
-/* A stop or start that takes longer than configured: this much more time, in µs, from now. */
-void notify_extend_timeout(uint64_t us);

@@ -269,8 +269,3 @@ uint32_t tp_stream_id(const struct tp_stream *s)
 {
 	return s->id;
 }
-
-struct tp_conn *tp_stream_conn(const struct tp_stream *s)
-{
-	return s->conn;
-}

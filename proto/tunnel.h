@@ -173,4 +173,3 @@ struct tp_stream *tp_stream_release(struct tp_stream *s);
 void tp_stream_set_user(struct tp_stream *s, void *user);
 void *tp_stream_user(const struct tp_stream *s);
 uint32_t tp_stream_id(const struct tp_stream *s);
-struct tp_conn *tp_stream_conn(const struct tp_stream *s);

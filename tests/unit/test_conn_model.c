@@ -1,6 +1,6 @@
 /* Random steps of two ends against a simple model: what one end was given, the other tells exactly once and in order, or the
- * stream ends with a reason that one of them gave. The same steps each time, so that a run can be
- * trusted; TP_SEED=N takes others, TP_STEPS=N sets the length: some millions with another seed are worth their minute after a change.
+ * stream ends with a reason that one of them gave. The same steps each time; TP_SEED=N takes others, TP_STEPS=N sets the
+ * length. Some millions with another seed are worth their minute after a change.
  */
 #include "tests/lib/pair.h"
 #include "tests/lib/unit.h"
