@@ -23,7 +23,6 @@ enum {
 	TOKEN_POLL_MS = 2 * 1000,
 	NOTSENT_LOWAT = 64 * 1024,
 	UPGRADE_HEAD_MAX = 8 * 1024,
-	HOLD_ON_MS = 30 * 1000, /* so long the relay that had the session can be expected to resume it */
 };
 
 struct session {
@@ -122,9 +121,10 @@ static void watch_token(struct session *s, bool on)
 static bool may_resume(const struct session *s)
 {
 	static const uint8_t none[TP_SESSION_ID_BYTES];
+	const struct tp_conn *c = transport_conn(s->transport);
 
-	return s->lost_ms && loop_now_ms(s->loop) - s->lost_ms < HOLD_ON_MS &&
-	       memcmp(tp_conn_session_id(transport_conn(s->transport)), none, sizeof(none)) != 0;
+	return s->lost_ms && loop_now_ms(s->loop) - s->lost_ms < tp_conn_grace_ms(c) &&
+	       memcmp(tp_conn_session_id(c), none, sizeof(none)) != 0;
 }
 
 /* Only the relay that had the session can go on with its calls. */

@@ -81,6 +81,7 @@ void conn_forget_session(struct tp_conn *c)
 	c->max_payload = c->cfg.max_payload;
 	c->peer_window = 0;
 	c->peer_max_streams = 0;
+	c->grace_ms = c->cfg.grace_ms;
 	c->window_extra_left = c->cfg.window_extra_max;
 	c->rtt_us = 0;
 	budget_init(&c->resets, RESET_RATE, c->cfg.max_streams + RESET_RATE);
@@ -427,6 +428,11 @@ struct tp_stream *tp_conn_stream(const struct tp_conn *c, uint32_t id)
 uint64_t tp_conn_rtt_us(const struct tp_conn *c)
 {
 	return c->rtt_us;
+}
+
+uint64_t tp_conn_grace_ms(const struct tp_conn *c)
+{
+	return c->grace_ms;
 }
 
 const uint8_t *tp_conn_session_id(const struct tp_conn *c)

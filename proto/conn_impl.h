@@ -96,6 +96,7 @@ struct tp_conn {
 	uint32_t max_payload;  /* agreed */
 	uint32_t peer_window;  /* credit that new streams start with */
 	uint32_t peer_max_streams;
+	uint64_t grace_ms;     /* of the relay */
 	uint64_t hello_received; /* relay: the count in the HELLO of a connection without a session yet */
 	uint64_t window_extra_left;
 	struct replay replay;

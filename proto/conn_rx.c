@@ -86,7 +86,7 @@ static bool on_hello(struct tp_conn *c, struct tp_event *ev)
 
 static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 {
-	uint64_t received, resumed;
+	uint64_t received, resumed, grace_ms;
 	bool had_session = c->has_session;
 	const char *bad = NULL;
 
@@ -96,6 +96,8 @@ static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 		bad = "WELCOME without a valid :resumed";
 	else if (resumed && !had_session)
 		bad = "WELCOME resumes a session that was not asked for";
+	else if (field_u64(ev, ":grace-ms", INT64_MAX, &grace_ms) < 0)
+		bad = "WELCOME without a valid :grace-ms";
 	if (!bad && !resumed && had_session)
 		conn_end_session(c, TP_REASON_SESSION_LOST);
 	if (!bad)
@@ -110,6 +112,7 @@ static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 	}
 	memcpy(c->session, ev->session, sizeof(c->session));
 	c->has_session = true;
+	c->grace_ms = grace_ms;
 	c->rx_acked = c->rx_count;
 	c->rx_bytes_unacked = 0;
 	c->carrier.ready = true;

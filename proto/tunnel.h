@@ -40,7 +40,8 @@ struct tp_config {
 	enum tp_role role;
 	uint64_t keepalive_ms;
 	uint64_t handshake_ms;     /* from attach to HELLO or WELCOME */
-	uint64_t grace_ms;         /* relay: announced; how long a detached session is kept (kept by the caller) */
+	uint64_t grace_ms;         /* how long a detached session is kept (by the caller); announced by the relay, assumed by the gateway until
+				      it is told */
 	uint32_t max_streams;      /* open at once: what the gateway serves; what the relay opens at most */
 	uint32_t max_payload;      /* of DATA; TP_PAYLOAD_MIN .. TP_PAYLOAD_CEILING; the smaller of both ends holds */
 	uint32_t window_initial;   /* credit that this end gives to a new stream */
@@ -158,6 +159,8 @@ size_t tp_conn_streams(const struct tp_conn *c);
 struct tp_stream *tp_conn_stream(const struct tp_conn *c, uint32_t id);
 uint64_t tp_conn_rtt_us(const struct tp_conn *c); /* 0: not measured yet */
 const uint8_t *tp_conn_session_id(const struct tp_conn *c);
+/* How long the relay keeps this session without a connection. */
+uint64_t tp_conn_grace_ms(const struct tp_conn *c);
 /* Bytes this session holds: kept frames and queues. */
 size_t tp_conn_memory(const struct tp_conn *c);
 

@@ -194,6 +194,8 @@ START_TEST(greetings_that_are_not)
 		{ TP_GATEWAY, ":resumed", "1", "WELCOME resumes a session that was not asked for" },
 		{ TP_GATEWAY, ":resumed", "2", "WELCOME without a valid :resumed" },
 		{ TP_GATEWAY, ":resumed", NULL, "WELCOME without a valid :resumed" },
+		{ TP_GATEWAY, ":grace-ms", NULL, "WELCOME without a valid :grace-ms" },
+		{ TP_GATEWAY, ":grace-ms", "-1", "WELCOME without a valid :grace-ms" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
