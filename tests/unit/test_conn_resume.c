@@ -305,8 +305,8 @@ START_TEST(gateway_checks_the_counts)
 			{ SPAN(":received"), span_of(cases[i].received) },
 			{ SPAN(":max-payload"), SPAN("16384") },
 			{ SPAN(":window"), SPAN("262144") },
-		{ SPAN(":grace-ms"), SPAN("30000") },
-	};
+			{ SPAN(":grace-ms"), SPAN("30000") },
+		};
 		raw_fields(&r, TP_WELCOME, 0, 0, welcome, ARRAY_LEN(welcome));
 		ck_assert_int_eq(r.over, cases[i].detail != NULL);
 		if (cases[i].detail) {
