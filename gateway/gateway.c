@@ -285,6 +285,7 @@ static int make_session(struct gateway *g)
 		.relays = g->cfg->relays,
 		.n_relays = g->cfg->n_relays,
 		.tls = g->tls,
+		.egress = &g->cfg->egress,
 		.token_file = g->cfg->token_file,
 	};
 

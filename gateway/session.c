@@ -8,7 +8,6 @@
 
 #include "base/encode.h"
 #include "base/log.h"
-#include "daemon/dial.h"
 #include "daemon/digest.h"
 #include "daemon/upgrade.h"
 #include "gateway/backoff.h"
@@ -34,7 +33,7 @@ struct session {
 	struct session_status status;
 	struct backoff backoff;
 	size_t relay; /* index of the one being tried */
-	struct dial *dial;
+	struct egress *egress;
 	struct channel *channel; /* between dial and upgrade; the transport's afterwards */
 	struct buf upgrade_out;
 	struct http1_reader upgrade_in;
@@ -58,6 +57,7 @@ static const char *const failure_names[] = {
 	[SESSION_FAILURE_NONE] = "none",
 	[SESSION_RESOLVE] = "name-not-resolved",
 	[SESSION_CONNECT] = "connect-failed",
+	[SESSION_PROXY_REFUSED] = "proxy-refused",
 	[SESSION_TLS] = "tls-failed",
 	[SESSION_TOKEN_REFUSED] = "token-refused",
 	[SESSION_SUBPROTOCOL] = "subprotocol-missing",
@@ -162,8 +162,8 @@ static void log_failure(struct session *s, uint64_t wait_ms)
 
 static void close_attempt(struct session *s)
 {
-	dial_cancel(s->dial);
-	s->dial = NULL;
+	egress_cancel(s->egress);
+	s->egress = NULL;
 	if (s->channel)
 		channel_abort(s->channel, false);
 	s->channel = NULL;
@@ -353,8 +353,10 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 	};
 
 	CHECK_OBJ(s, SESSION_MAGIC);
-	s->dial = NULL;
-	if (err != DIAL_OK)
+	s->egress = NULL;
+	if (err == DIAL_PROXY)
+		fail(s, SESSION_PROXY_REFUSED, detail, 0);
+	else if (err != DIAL_OK)
 		fail(s, err == DIAL_RESOLVE ? SESSION_RESOLVE : SESSION_CONNECT, detail, 0);
 	else if (channel_new(s->loop, take_fd, &opt, &channel_callbacks, s, &s->channel) < 0)
 		fail(s, SESSION_CONNECT, "out of memory", 0);
@@ -370,7 +372,7 @@ static void attempt(struct session *s)
 
 	watch_token(s, false);
 	set_state(s, SESSION_DIALLING);
-	if (dial_start(s->loop, &target, on_dialled, s, &s->dial) < 0)
+	if (egress_start(s->loop, s->cfg.egress, &target, on_dialled, s, &s->egress) < 0)
 		fail(s, SESSION_CONNECT, "out of memory", 0);
 }
 
