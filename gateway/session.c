@@ -44,6 +44,8 @@ struct session {
 	struct timespec token_ctime; /* a change of mode counts, too */
 	ino_t token_inode;
 	uint64_t lost_ms; /* when the session was lost, for the line that says it is back */
+	size_t lost_calls; /* that were open then */
+	bool unanswered; /* the last attempt got no answer: nobody has said anything new */
 	char logged[320]; /* the last failure that has been logged */
 	bool draining;
 };
@@ -140,13 +142,26 @@ static bool is_old_news(const struct session *s)
 {
 	enum session_failure f = s->status.failure;
 
-	return s->logged[0] && may_resume(s) && (f == SESSION_RESOLVE || f == SESSION_CONNECT || f == SESSION_LOST);
+	return s->logged[0] && may_resume(s) &&
+	       (f == SESSION_RESOLVE || f == SESSION_CONNECT || f == SESSION_LOST || s->unanswered);
+}
+
+/* What follows from the failure, for people. */
+static const char *what_now(const struct session *s, char *dst, size_t size)
+{
+	if (s->status.failure == SESSION_TOKEN_REFUSED)
+		return "trying again rarely, and at once when the token file changes";
+	if (!may_resume(s))
+		return "trying again until it works";
+	snprintf(dst, size, "%zu calls wait up to %.0f s; trying again until it works", s->lost_calls,
+		 (double)tp_conn_grace_ms(transport_conn(s->transport)) / 1000);
+	return dst;
 }
 
 /* One line when the trouble begins or changes, none for each attempt. */
 static void log_failure(struct session *s, uint64_t wait_ms)
 {
-	char line[320];
+	char line[320], now[96];
 
 	snprintf(line, sizeof(line), "%s: %s", failure_names[s->status.failure], s->status.detail);
 	if (strcmp(line, s->logged) == 0 || is_old_news(s)) {
@@ -155,9 +170,8 @@ static void log_failure(struct session *s, uint64_t wait_ms)
 	}
 	snprintf(s->logged, sizeof(s->logged), "%s", line);
 	log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", failure_names[s->status.failure] }, { "MCP_PEER", relay_url(s)->authority }),
-		   "not connected to %s: %s (%s); trying again%s", relay_url(s)->authority, s->status.detail,
-		   failure_names[s->status.failure],
-		   s->status.failure == SESSION_TOKEN_REFUSED ? " rarely, and at once when the token file changes" : " until it works");
+		   "not connected to %s: %s (%s); %s", relay_url(s)->authority, s->status.detail,
+		   failure_names[s->status.failure], what_now(s, now, sizeof(now)));
 }
 
 static void close_attempt(struct session *s)
@@ -188,11 +202,18 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
 		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
 	log_failure(s, wait);
+	s->unanswered = false;
 	watch_token(s, failure == SESSION_TOKEN_REFUSED);
 	if (!holds_on(s))
 		s->relay = (s->relay + 1) % s->cfg.n_relays;
 	set_timer(s, wait);
 	set_state(s, SESSION_WAITING);
+}
+
+static void fail_unanswered(struct session *s, enum session_failure failure, const char *detail)
+{
+	s->unanswered = true;
+	fail(s, failure, detail, 0);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *user)
@@ -203,7 +224,7 @@ static void on_timer(evutil_socket_t fd, short what, void *user)
 	if (s->status.state == SESSION_WAITING)
 		attempt(s);
 	else if (s->status.state == SESSION_UPGRADING)
-		fail(s, SESSION_NOT_WEBSOCKET, "no answer to the upgrade request within 10 s", 0);
+		fail_unanswered(s, SESSION_NOT_WEBSOCKET, "no answer to the upgrade request within 10 s");
 }
 
 static bool token_file_changed(struct session *s)
@@ -330,9 +351,9 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 	else if (end == CHANNEL_CONNECT || end == CHANNEL_TIMEOUT)
 		fail(s, SESSION_CONNECT, detail, 0);
 	else if (s->status.state == SESSION_UPGRADING)
-		fail(s, SESSION_NOT_WEBSOCKET, "the control plane closed the connection instead of upgrading it", 0);
+		fail_unanswered(s, SESSION_NOT_WEBSOCKET, "the control plane closed the connection instead of upgrading it");
 	else
-		fail(s, SESSION_TLS, detail, 0);
+		fail_unanswered(s, SESSION_TLS, detail);
 }
 
 static const struct channel_ops channel_callbacks = {
@@ -378,6 +399,27 @@ static void attempt(struct session *s)
 
 /* ---- attached ---- */
 
+static void log_attached(const struct session *s, const struct tp_event *ev, uint64_t now)
+{
+	const struct log_field fields[] = { { "MCP_TUNNEL_SESSION", s->status.session_id } };
+	const double seconds = (double)(now - s->lost_ms) / 1000;
+	const char *peer = relay_url(s)->authority;
+
+	if (!s->lost_ms)
+		log_write(LOG_LEVEL_NOTICE, fields, 1, "connected to %s, session %.8s", peer, s->status.session_id);
+	else if (ev->resumed)
+		log_write(LOG_LEVEL_NOTICE, fields, 1,
+			  "connected to %s again after %.1f s: session resumed, %zu calls had waited, %llu frames (%llu bytes) sent again",
+			  peer, seconds, s->lost_calls, (unsigned long long)ev->replayed_frames,
+			  (unsigned long long)ev->replayed_bytes);
+	else if (s->lost_calls)
+		log_write(LOG_LEVEL_NOTICE, fields, 1,
+			  "connected to %s again after %.1f s: session new, %zu calls of the old one were lost", peer, seconds,
+			  s->lost_calls);
+	else
+		log_write(LOG_LEVEL_NOTICE, fields, 1, "connected to %s again after %.1f s: session new", peer, seconds);
+}
+
 static void on_attached(struct session *s, const struct tp_event *ev)
 {
 	uint64_t now = loop_now_ms(s->loop);
@@ -388,14 +430,7 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 	s->status.attached_total++;
 	s->status.resumed_total += ev->resumed;
 	backoff_attached(&s->backoff, now);
-	if (s->lost_ms)
-		log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_SESSION", s->status.session_id }),
-			   "connected to %s again after %.1f s: session %s, %llu frames sent again, %zu calls open",
-			   relay_url(s)->authority, (double)(now - s->lost_ms) / 1000, ev->resumed ? "resumed" : "new",
-			   (unsigned long long)ev->replayed_frames, tp_conn_streams(transport_conn(s->transport)));
-	else
-		log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_SESSION", s->status.session_id }),
-			   "connected to %s, session %.8s", relay_url(s)->authority, s->status.session_id);
+	log_attached(s, ev, now);
 	s->lost_ms = 0;
 	s->logged[0] = '\0';
 	s->status.attempts = 0;
@@ -436,8 +471,10 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 	CHECK_OBJ(s, SESSION_MAGIC);
 	if (s->status.state == SESSION_STOPPED)
 		return;
-	if (!s->lost_ms && !greeting)
+	if (!s->lost_ms && !greeting) {
 		s->lost_ms = loop_now_ms(s->loop);
+		s->lost_calls = tp_conn_streams(transport_conn(s->transport));
+	}
 	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
 	fail(s, reason == TP_REASON_RELAY_STOPPED ? SESSION_RELAY_STOPPED : fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0);

@@ -147,9 +147,10 @@ static void on_attached(struct attached *a, const struct tp_event *ev)
 		waited = hold_attached(a->relay->hold, a->tunnel_id);
 	}
 	if (ev->resumed)
-		log_notice("tunnel %s: session %.8s resumed %s from %s: %llu frames sent again, %zu calls open, %zu new ones had waited",
-			   a->tunnel_id, a->session, when_lost(a, when, sizeof(when)), transport_peer(a->transport),
-			   (unsigned long long)ev->replayed_frames, open, waited);
+		log_notice("tunnel %s: session %.8s resumed %s from %s: %zu calls and %zu new ones had waited, %llu frames (%llu bytes) "
+			   "sent again",
+			   a->tunnel_id, a->session, when_lost(a, when, sizeof(when)), transport_peer(a->transport), open, waited,
+			   (unsigned long long)ev->replayed_frames, (unsigned long long)ev->replayed_bytes);
 	else if (waited)
 		log_notice("tunnel %s: %zu calls had waited for a gateway", a->tunnel_id, waited);
 	a->lost_ms = 0;
@@ -183,6 +184,16 @@ static void on_event(void *user, struct tp_event *ev)
 	}
 }
 
+static bool session_waits(const struct relay *r, const char *tunnel_id)
+{
+	const struct attached *a;
+
+	TAILQ_FOREACH(a, &r->attached, link)
+		if (a->lost_ms && strcmp(a->tunnel_id, tunnel_id) == 0)
+			return true;
+	return false;
+}
+
 static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
 	struct attached *a = user;
@@ -193,7 +204,9 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 	CHECK_OBJ(a, ATTACHED_MAGIC);
 	a->up = false;
 	if (!a->session[0]) {
-		log_info("tunnel %s: a connection ended before its session began: %s", a->tunnel_id, detail);
+		/* One that was to carry on with a session: the line about its loss has been written. */
+		log_write(session_waits(a->relay, a->tunnel_id) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, NULL, 0,
+			  "tunnel %s: a connection ended before its session began: %s", a->tunnel_id, detail);
 		attached_free(a);
 		return;
 	}
