@@ -105,10 +105,28 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 	return r <= 0;
 }
 
+/* The gateway knows that the process which had that session is dead: its calls need not wait for it. */
+static void end_replaced(const struct attached *fresh, const struct tp_event *ev)
+{
+	struct attached *a;
+
+	if (memcmp(ev->replaces, ev->session, sizeof(ev->session)) == 0)
+		return;
+	a = find_session(fresh->relay, fresh, ev->replaces);
+	if (!a)
+		return;
+	log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_TUNNEL_SESSION", a->session }),
+		   "tunnel %s: session %.8s is over: its gateway ended without a word, and the next one is here; %zu calls end with session-lost",
+		   a->tunnel_id, a->session, tp_conn_streams(transport_conn(a->transport)));
+	transport_close(a->transport, TP_REASON_SESSION_LOST, "another process takes this one's place");
+	attached_end(a, TP_REASON_SESSION_LOST);
+}
+
 static void on_hello(struct attached *a, const struct tp_event *ev)
 {
 	uint8_t id[TP_SESSION_ID_BYTES];
 
+	end_replaced(a, ev);
 	if (resumed(a, ev))
 		return;
 	if (random_bytes(id, sizeof(id)) < 0 || tp_conn_welcome(transport_conn(a->transport), id, loop_now_ms(a->relay->loop)) < 0) {
