@@ -350,12 +350,11 @@ START_TEST(relay_refuses)
 END_TEST
 
 /* What a program prints for one flag, from a child's stdout. */
-static void capture(const char *flag, char *out, size_t size)
+static void capture_args(char **argv, char *out, size_t size)
 {
 	struct gateway_config cfg;
 	int saved = dup(STDOUT_FILENO);
 	FILE *f = tmpfile();
-	char **argv = ARGS(flag);
 	int r;
 
 	fflush(stdout);
@@ -368,6 +367,11 @@ static void capture(const char *flag, char *out, size_t size)
 	rewind(f);
 	out[fread(out, 1, size - 1, f)] = '\0';
 	fclose(f);
+}
+
+static void capture(const char *flag, char *out, size_t size)
+{
+	capture_args(ARGS(flag), out, size);
 }
 
 START_TEST(help_and_version)
@@ -389,6 +393,33 @@ START_TEST(help_and_version)
 END_TEST
 
 /* The sample with every line that has a default or a form uncommented must be taken again. */
+START_TEST(printed_values)
+{
+	static const char *const lines[] = {
+		"[gateway]\n", "keepalive = 90s ; %s:3\n", "control-plane = wss://a/v1?... ; %s:4\n", "control-plane = wss://b ; %s:5\n",
+		"max-request-bytes = 32M ; command line\n", "drain-timeout = 0 ; command line\n", "call-timeout = 0 ; default\n",
+		"tls-min = 1.2 ; %s:6\n", "allow-query = yes ; command line\n", "log-level = info ; default\n",
+	};
+	static char text[32768];
+	char line[400];
+
+	write_file("[gateway]\ntoken-file = /t\nkeepalive = 90000ms\ncontrol-plane = wss://a/v1?key=s3cret\ncontrol-plane = wss://b\n"
+		   "tls-min = 1.2\nmcp-server-url = http://127.0.0.1:9/mcp\n");
+	capture_args(ARGS("--config", path, "--max-request-bytes", "32768k", "--drain-timeout=0", "--allow-query", "--print-config"), text,
+		     sizeof(text));
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		snprintf(line, sizeof(line), lines[i], path);
+		ck_assert_msg(strstr(text, line), "no %s in\n%s", line, text);
+	}
+	ck_assert_ptr_null(strstr(text, "s3cret"));
+	/* What is printed can be read. */
+	*strstr(text, "control-plane = wss://a") = '#';
+	write_file(text);
+	capture_args(ARGS("--config", path, "--print-config"), line, sizeof(line));
+	unlink(path);
+}
+END_TEST
+
 START_TEST(sample_is_valid)
 {
 	static char text[32768], live[32768];
@@ -417,4 +448,4 @@ END_TEST
 
 UNIT_MAIN("config", ADD(defaults) ADD(all_flags) ADD(missing) ADD(refused_values) ADD(too_many)
 			ADD(secrets_and_control_bytes) ADD(file_and_flags) ADD(file_errors) ADD(long_comment_is_fine)
-			    ADD(relay) ADD(relay_refuses) ADD(help_and_version) ADD(sample_is_valid))
+			    ADD(relay) ADD(relay_refuses) ADD(help_and_version) ADD(printed_values) ADD(sample_is_valid))
