@@ -71,6 +71,7 @@ needs() {
 	fi
 	if wanted system; then
 		echo systemd-container:systemd-nspawn debootstrap:debootstrap iproute2:ip python3-pytest
+		echo dpkg-dev:dpkg-buildpackage debhelper rpm:rpmbuild cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc
 	fi
 }
 
