@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from lib import shell
+from lib import scene, shell
 from lib.network import Network
 from lib.system import System
 
@@ -95,3 +95,13 @@ def debs(dist):
 def rpms(dist):
     return {name: glob.glob(os.path.join(dist, name + "-[0-9]*.rpm"))[0]
             for name in ("mcp-tunnel-gateway", "mcp-tunnel-relay")}
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    return scene.make_certificate(str(tmp_path_factory.mktemp("certificate")))
+
+
+@pytest.fixture(scope="module")
+def relay(make_system, debs, certificate):
+    return scene.Relay(make_system("relay"), debs["mcp-tunnel-relay"], certificate)
