@@ -281,7 +281,7 @@ static struct diary *diary_new(void)
 static void must(bool so)
 {
 	if (!so)
-		_exit(1);
+		_exit(99);
 }
 
 #define NOTE(where, value) __atomic_store_n(&(where), value, __ATOMIC_SEQ_CST)
@@ -502,22 +502,20 @@ START_TEST(single_bytes)
 	make_good();
 	/* Everything that is written, and some of what is not. */
 	for (size_t at = 0; at < 4096 + 6 * 48; at++) {
-		for (int bit = 0; bit < 8; bit += 3) {
-			good[at] ^= (uint8_t)(1 << bit);
-			write_file(good, good_len);
-			good[at] ^= (uint8_t)(1 << bit);
-			open_it();
-			expect_sane();
-			ck_assert(!old.clean);
-			/* One head of two, and four calls of five, always survive when the frame is whole. */
-			if (at >= 32) {
-				ck_assert(old.found);
-				ck_assert_uint_ge(old.n_open, 4);
-			}
-			if (at >= 4096 && at < 4096 + 5 * 48 && (at - 4096) % 48 < 36)
-				ck_assert_uint_eq(old.n_damaged, 1);
-			close_it(false);
+		good[at] ^= (uint8_t)(1 << at % 8);
+		write_file(good, good_len);
+		good[at] ^= (uint8_t)(1 << at % 8);
+		open_it();
+		expect_sane();
+		ck_assert(!old.clean);
+		/* One head of two, and four calls of five, always survive when the frame is whole. */
+		if (at >= 32) {
+			ck_assert(old.found);
+			ck_assert_uint_ge(old.n_open, 4);
 		}
+		if (at >= 4096 && at < 4096 + 5 * 48 && (at - 4096) % 48 < 36)
+			ck_assert_uint_eq(old.n_damaged, 1);
+		close_it(false);
 	}
 	teardown();
 }
@@ -532,7 +530,7 @@ START_TEST(a_million_bytes)
 	make_good();
 	srandom(3);
 	while (flips < 1000000) {
-		unsigned n = 1 + (unsigned)random() % (rounds % 4 ? 8 : 400);
+		unsigned n = 1 + (unsigned)random() % (rounds % 2 ? 8 : 400);
 
 		memcpy(bytes, good, good_len);
 		/* Mostly where there is something. */
@@ -671,7 +669,7 @@ START_TEST(only_this_file)
 		die_of_sigbus();
 	waitpid(child, &status, 0);
 	/* By the signal, or with a sanitizer's report of it. */
-	ck_assert_msg(WIFSIGNALED(status) ? WTERMSIG(status) == SIGBUS : WEXITSTATUS(status) > 1, "%x", (unsigned)status);
+	ck_assert_msg(WIFSIGNALED(status) ? WTERMSIG(status) == SIGBUS : WEXITSTATUS(status) % 99 != 0, "%x", (unsigned)status);
 	teardown();
 }
 END_TEST
