@@ -185,6 +185,21 @@ def test_put_in(tool, first):
     assert [s["line"] for s in said if s.get("finding") == "forged"] == [9 if first else 10]
 
 
+def test_put_in_too_late(tool):
+    """In the place of one that is gone, and not chained to the ones around."""
+    log = whole()
+    false = seal({**log[8], "MCP_TOOL": "forged", "MCP_CHAIN_PREV": ZEROS})
+    log[8:10] = []
+    log.insert(9, false)
+    status, found, _ = tool.verify(log)
+    assert status == 1 and found[:3] == [("forged", 8, 8), ("swapped", 8, 8), ("deleted", 9, 9)], found
+    log = whole()
+    false = seal({**log[8], "MCP_TOOL": "forged"})
+    del log[8]
+    log.insert(9, false)
+    assert tool.verify(log)[:2] == (1, [("forged", 8, 8), ("swapped", 8, 8)])
+
+
 def test_put_in_with_no_place(tool):
     log = whole()
     for name in ("MCP_CHAIN", "MCP_SEQ"):
