@@ -26,6 +26,8 @@ def test_starts_at_boot_once_there_is_a_token(gateway):
     found = gateway.show(UNIT, "ActiveState", "UnitFileState", "NRestarts", "StatusText")
     assert (found["ActiveState"], found["UnitFileState"], found["NRestarts"]) == ("active", "enabled", "0")
     assert found["StatusText"]
+    assert gateway.show(UNIT, "WatchdogUSec", "Type", "Restart") == {
+        "WatchdogUSec": "30s", "Type": "notify", "Restart": "on-failure"}
 
 
 def test_call_and_its_records(gateway, relay, tunnel):
