@@ -102,10 +102,12 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 	char err[512];
 
 	CHECK_OBJ(r, RELAY_MAGIC);
+	notify_reloading();
 	if (registry_reload(r->registry, err, sizeof(err)) < 0)
 		log_error("SIGHUP: tunnels and agents stay as they were: %s", err);
 	else
 		log_notice("SIGHUP: tunnels and agents read again");
+	notify_reloaded();
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *user)

@@ -1,5 +1,6 @@
 """The gateway as a service, with a relay in another system: calls, records, reload, restart, failures, instances."""
 
+import re
 import time
 
 import pytest
@@ -75,6 +76,8 @@ def test_reload_keeps_the_process(gateway, relay, tunnel):
     gateway.run("systemctl reload mcp-tunnel-gateway")
     assert scene.finish_calls(calls)["good"] > 10
     assert gateway.pid(UNIT) == before
+    assert gateway.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
+    assert re.search("Reloading.*Reloaded", gateway.messages(UNIT), re.S)
 
 
 def test_restart_under_load_fails_no_call(gateway, relay, tunnel):
