@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "daemon/digest.h"
 #include "relay/registry.h"
 
@@ -10,12 +11,15 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, ERR_MAX = 512 };
 
 struct request {
 	const char *noun, *verb, *name;
-	const char *state_dir, *tunnel;
+	const char *state_dir, *tunnel, *old_for;
+	bool end_old;
+	uint64_t old_for_s;
 };
 
 typedef int command_fn(const struct request *q, struct registry *r, char *err);
 
-static const char usage[] = "Usage: mcp-tunnel-relay tunnel add|rotate|remove NAME --state-dir DIR\n"
+static const char usage[] = "Usage: mcp-tunnel-relay tunnel add|remove NAME --state-dir DIR\n"
+			    "       mcp-tunnel-relay tunnel rotate NAME [--old-for TIME | --end-old] --state-dir DIR\n"
 			    "       mcp-tunnel-relay tunnel list --state-dir DIR\n"
 			    "       mcp-tunnel-relay agent add|remove NAME --tunnel NAME --state-dir DIR\n"
 			    "       mcp-tunnel-relay agent list --tunnel NAME --state-dir DIR\n";
@@ -48,18 +52,38 @@ static int tunnel_add(const struct request *q, struct registry *r, char *err)
 	return hand_out(token, sizeof(token));
 }
 
+static int tunnel_end_old(const struct request *q, struct registry *r, char *err)
+{
+	if (registry_tunnel_end_old(r, q->name, err, ERR_MAX) < 0)
+		return -1;
+	fprintf(stderr, "The old token of tunnel %s has ended, and with it the sessions of gateways that use it.\n", q->name);
+	say_reload();
+	return 0;
+}
+
+static void say_how_long(const struct request *q)
+{
+	if (q->old_for && !q->old_for_s)
+		fputs("The tokens before it have ended, and with them the sessions of gateways that use them.\n", stderr);
+	else if (q->old_for)
+		fprintf(stderr, "The token before it ends in %s: put the new one into the gateways' token files until then.\n", q->old_for);
+	else
+		fprintf(stderr,
+			"The token before it stays valid until the next rotation. Put the new one into the gateways' token files, then end\n"
+			"the old one with: mcp-tunnel-relay tunnel rotate %s --end-old --state-dir %s\n",
+			q->name, q->state_dir);
+}
+
 static int tunnel_rotate(const struct request *q, struct registry *r, char *err)
 {
 	char token[TOKEN_TEXT_MAX + 1];
 
-	if (registry_tunnel_rotate(r, q->name, token, err, ERR_MAX) < 0)
+	if (q->end_old)
+		return tunnel_end_old(q, r, err);
+	if (registry_tunnel_rotate(r, q->name, q->old_for ? q->old_for_s : REGISTRY_OLD_STAYS, token, err, ERR_MAX) < 0)
 		return -1;
-	fprintf(
-	    stderr,
-	    "Tunnel %s has a new token; keep it, it is not stored and cannot be shown again.\n"
-	    "The token before it stays valid until the next rotation: put the new one into the gateways' token files\n"
-	    "(chmod 600 FILE), then rotate once more where the old one must end.\n",
-	    q->name);
+	fprintf(stderr, "Tunnel %s has a new token; keep it, it is not stored and cannot be shown again.\n", q->name);
+	say_how_long(q);
 	say_reload();
 	return hand_out(token, sizeof(token));
 }
@@ -73,9 +97,16 @@ static int tunnel_remove(const struct request *q, struct registry *r, char *err)
 	return 0;
 }
 
-static void print_tunnel(void *user, const char *tunnel, const char *created, unsigned n_tokens, size_t n_agents)
+static void print_tunnel(void *user, const struct registry_tunnel *t)
 {
-	printf("%s\t%s\ttokens=%u\tagents=%zu\n", tunnel, created, n_tokens, n_agents);
+	char until[REGISTRY_TIME_LEN + 1] = "next-rotation";
+
+	if (t->old_until_s)
+		registry_time_print(t->old_until_s, until);
+	printf("%s\t%s\ttokens=%u\tagents=%zu", t->id, t->created, t->n_tokens, t->n_agents);
+	if (t->n_tokens > 1)
+		printf("\told-until=%s", until);
+	putchar('\n');
 }
 
 static int tunnel_list(const struct request *q, struct registry *r, char *err)
@@ -157,21 +188,38 @@ static bool take_option(int argc, char **argv, int *i, const char *name, const c
 	return true;
 }
 
+/* 0, 1: not one of these, or the exit status. */
+static int parse_option(int argc, char **argv, int *i, struct request *q)
+{
+	const struct {
+		const char *name, **value, *needs;
+	} options[] = {
+		{ "--state-dir", &q->state_dir, "it needs a directory" },
+		{ "--tunnel", &q->tunnel, "it needs a tunnel id" },
+		{ "--old-for", &q->old_for, "it needs a time, such as 24h" },
+	};
+
+	for (size_t k = 0; k < ARRAY_LEN(options); k++)
+		if (take_option(argc, argv, i, options[k].name, options[k].value))
+			return *options[k].value ? 0 : usage_error(options[k].name, NULL, options[k].needs);
+	return 1;
+}
+
 static int parse(int argc, char **argv, struct request *q)
 {
 	for (int i = 2; i < argc; i++) {
-		const char *value, *name = argv[i];
+		const char *name = argv[i];
+		int r = parse_option(argc, argv, &i, q);
 
-		if (take_option(argc, argv, &i, "--state-dir", &value)) {
-			q->state_dir = value;
-			if (!value)
-				return usage_error("--state-dir", NULL, "it needs a directory");
-		} else if (take_option(argc, argv, &i, "--tunnel", &value)) {
-			q->tunnel = value;
-			if (!value)
-				return usage_error("--tunnel", NULL, "it needs a tunnel id");
+		if (r == EXIT_USAGE)
+			return r;
+		if (r == 0)
+			continue;
+		if (strcmp(name, "--end-old") == 0) {
+			q->end_old = true;
 		} else if (name[0] == '-') {
-			return usage_error("unknown option", name, "--state-dir DIR and --tunnel NAME exist here");
+			return usage_error("unknown option", name,
+					   "--state-dir DIR, --tunnel NAME, --old-for TIME and --end-old exist here");
 		} else if (!q->verb) {
 			q->verb = name;
 		} else if (!q->name) {
@@ -180,6 +228,24 @@ static int parse(int argc, char **argv, struct request *q)
 			return usage_error("unexpected argument", name, "one NAME is enough");
 		}
 	}
+	return 0;
+}
+
+static int check_old(const struct command *c, struct request *q)
+{
+	uint64_t ms;
+
+	if (!q->old_for && !q->end_old)
+		return 0;
+	if (c->run != tunnel_rotate)
+		return usage_error(q->end_old ? "--end-old" : "--old-for", NULL, "it is only for tunnel rotate");
+	if (q->old_for && q->end_old)
+		return usage_error("--end-old", NULL, "it makes no new token, so it goes without --old-for");
+	if (!q->old_for)
+		return 0;
+	if (parse_duration_ms(span_of(q->old_for), &ms) < 0 || (ms && ms < 1000) || ms / 1000 > REGISTRY_OLD_MAX_S)
+		return usage_error("--old-for", q->old_for, "it takes 0 or a time from 1s to 8784h, such as 24h");
+	q->old_for_s = ms / 1000;
 	return 0;
 }
 
@@ -243,5 +309,7 @@ int admin_main(int argc, char **argv)
 				   strcmp(q.noun, "agent") == 0 ? "add, list and remove exist"
 								: "add, list, rotate and remove exist");
 	r = check(c, &q);
+	if (r == 0)
+		r = check_old(c, &q);
 	return r != 0 ? r : run(c, &q);
 }

@@ -73,6 +73,33 @@ struct registry *registry_free(struct registry *r)
 	return NULL;
 }
 
+static uint64_t now_s(void)
+{
+	return (uint64_t)time(NULL);
+}
+
+static void end_old(struct reg_tunnel *t)
+{
+	t->n_hashes = 1;
+	t->old_until_s = 0;
+	memset(t->hash[1], 0, SHA256_LEN);
+}
+
+size_t registry_expire(struct registry *r, uint64_t now_s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->data.n_tunnels; i++) {
+		struct reg_tunnel *t = &r->data.tunnels[i];
+
+		if (t->n_hashes > 1 && t->old_until_s && t->old_until_s <= now_s) {
+			end_old(t);
+			n++;
+		}
+	}
+	return n;
+}
+
 static int edit_begin(struct registry *r, int lock, struct edit *e)
 {
 	int result;
@@ -86,8 +113,10 @@ static int edit_begin(struct registry *r, int lock, struct edit *e)
 		if (e->lock_fd >= 0)
 			close(e->lock_fd);
 		close(e->dir_fd);
+		return result;
 	}
-	return result;
+	registry_expire(r, now_s());
+	return 0;
 }
 
 static void edit_end(struct edit *e)
@@ -150,21 +179,44 @@ const char *registry_check_token(const struct registry *r, struct span token)
 	return good & known ? t->id : NULL;
 }
 
-const char *registry_check_agent(const struct registry *r, struct span tunnel, struct span key)
+enum registry_token registry_token_now(const struct registry *r, const char *tunnel, const uint8_t hash[SHA256_LEN])
+{
+	const struct reg_tunnel *t = find_tunnel(r, span_of(tunnel));
+
+	for (unsigned i = 0; t && i < t->n_hashes; i++)
+		if (digest_equal(hash, t->hash[i], SHA256_LEN))
+			return i == 0 ? REGISTRY_TOKEN_NEWEST : REGISTRY_TOKEN_OLD;
+	return REGISTRY_TOKEN_ENDED;
+}
+
+static const struct reg_agent *agent_by_hash(const struct registry *r, struct span tunnel, const uint8_t hash[SHA256_LEN])
 {
 	const struct reg_agent *agents, *found = NULL;
 	const struct reg_tunnel *t = find_tunnel(r, tunnel);
-	uint8_t hash[SHA256_LEN];
 	size_t n;
 
-	if (!agent_key_valid(key) || digest_sha256(key.p, key.len, hash) < 0)
-		return NULL;
 	agents = t && t->n_agents ? &r->data.agents[t->first_agent] : &r->no_agent;
 	n = t && t->n_agents ? t->n_agents : 1;
 	for (size_t i = 0; i < n; i++)
-		if (digest_equal(hash, agents[i].hash, sizeof(hash)))
+		if (digest_equal(hash, agents[i].hash, SHA256_LEN))
 			found = &agents[i];
-	return found && found != &r->no_agent ? found->name : NULL;
+	return found != &r->no_agent ? found : NULL;
+}
+
+const char *registry_check_agent(const struct registry *r, struct span tunnel, struct span key)
+{
+	const struct reg_agent *found;
+	uint8_t hash[SHA256_LEN];
+
+	if (!agent_key_valid(key) || digest_sha256(key.p, key.len, hash) < 0)
+		return NULL;
+	found = agent_by_hash(r, tunnel, hash);
+	return found ? found->name : NULL;
+}
+
+bool registry_key_is_good(const struct registry *r, struct span tunnel, const uint8_t hash[SHA256_LEN])
+{
+	return agent_by_hash(r, tunnel, hash) != NULL;
 }
 
 /* --- changing --- */
@@ -182,11 +234,7 @@ static int fail(struct edit *e, int result, const char *fmt, ...)
 
 static void stamp_now(char out[CREATED_LEN + 1])
 {
-	time_t now = time(NULL);
-	struct tm tm;
-
-	gmtime_r(&now, &tm);
-	strftime(out, CREATED_LEN + 1, "%Y-%m-%dT%H:%M:%SZ", &tm);
+	registry_time_print(now_s(), out);
 }
 
 /* After a failed write memory says again what the files say. */
@@ -266,7 +314,7 @@ int registry_tunnel_add(struct registry *r, const char *tunnel, char token[TOKEN
 	return result < 0 ? result : edit_commit(r, &e, add_tunnel(r, &e, tunnel, token));
 }
 
-static int rotate_tunnel(struct registry *r, struct edit *e, const char *tunnel, char token[TOKEN_TEXT_MAX + 1])
+static int rotate_tunnel(struct registry *r, struct edit *e, const char *tunnel, uint64_t old_for_s, char token[TOKEN_TEXT_MAX + 1])
 {
 	struct reg_tunnel *t = find_tunnel(r, span_of(tunnel));
 	uint8_t hash[SHA256_LEN];
@@ -280,16 +328,39 @@ static int rotate_tunnel(struct registry *r, struct edit *e, const char *tunnel,
 	memcpy(t->hash[1], t->hash[0], SHA256_LEN);
 	memcpy(t->hash[0], hash, SHA256_LEN);
 	t->n_hashes = TOKENS_PER_TUNNEL;
+	t->old_until_s = old_for_s == REGISTRY_OLD_STAYS ? 0 : now_s() + MIN(old_for_s, (uint64_t)REGISTRY_OLD_MAX_S);
+	if (old_for_s == 0)
+		end_old(t);
 	return save_tunnels(r, e);
 }
 
-int registry_tunnel_rotate(struct registry *r, const char *tunnel, char token[TOKEN_TEXT_MAX + 1], char *err,
+int registry_tunnel_rotate(struct registry *r, const char *tunnel, uint64_t old_for_s, char token[TOKEN_TEXT_MAX + 1], char *err,
 			   size_t err_size)
 {
 	struct edit e = { .err = err, .err_size = err_size };
 	int result = edit_begin(r, LOCK_EX, &e);
 
-	return result < 0 ? result : edit_commit(r, &e, rotate_tunnel(r, &e, tunnel, token));
+	return result < 0 ? result : edit_commit(r, &e, rotate_tunnel(r, &e, tunnel, old_for_s, token));
+}
+
+static int end_old_token(struct registry *r, struct edit *e, const char *tunnel)
+{
+	struct reg_tunnel *t = find_tunnel(r, span_of(tunnel));
+
+	if (!t)
+		return fail(e, -ENOENT, "tunnel \"%.80s\" does not exist", tunnel);
+	if (t->n_hashes < TOKENS_PER_TUNNEL)
+		return fail(e, -ENOENT, "tunnel \"%.80s\" has no old token", tunnel);
+	end_old(t);
+	return save_tunnels(r, e);
+}
+
+int registry_tunnel_end_old(struct registry *r, const char *tunnel, char *err, size_t err_size)
+{
+	struct edit e = { .err = err, .err_size = err_size };
+	int result = edit_begin(r, LOCK_EX, &e);
+
+	return result < 0 ? result : edit_commit(r, &e, end_old_token(r, &e, tunnel));
 }
 
 /* Agents first: what a crash leaves between the two files is a tunnel without agents, which is valid. */
@@ -404,7 +475,7 @@ void registry_each_tunnel(const struct registry *r, registry_tunnel_fn *fn, void
 	for (size_t i = 0; i < r->data.n_tunnels; i++) {
 		const struct reg_tunnel *t = &r->data.tunnels[i];
 
-		fn(user, t->id, t->created, t->n_hashes, t->n_agents);
+		fn(user, &(struct registry_tunnel){ t->id, t->created, t->n_hashes, t->old_until_s, t->n_agents });
 	}
 }
 

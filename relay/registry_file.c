@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/encode.h"
@@ -174,7 +175,16 @@ int reg_data_index(struct reg_data *d, const char *dir, char *err, size_t err_si
 
 /* --- reading --- */
 
-/* 2026-11-20T20:00:00Z: the shape alone; nothing is computed from it. */
+void registry_time_print(uint64_t unix_s, char out[REGISTRY_TIME_LEN + 1])
+{
+	time_t t = (time_t)unix_s;
+	struct tm tm = { .tm_mday = 1 };
+
+	gmtime_r(&t, &tm);
+	strftime(out, REGISTRY_TIME_LEN + 1, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+/* The shape alone. */
 static bool created_valid(struct span s)
 {
 	static const char shape[] = "dddd-dd-ddTdd:dd:ddZ";
@@ -185,6 +195,25 @@ static bool created_valid(struct span s)
 		if (shape[i] == 'd' ? s.p[i] < '0' || s.p[i] > '9' : s.p[i] != shape[i])
 			return false;
 	return true;
+}
+
+/* 0: not a time. */
+static uint64_t parse_time(struct span s)
+{
+	char text[CREATED_LEN + 1] = "", again[CREATED_LEN + 1];
+	struct tm tm = { 0 };
+	time_t t;
+
+	if (!created_valid(s))
+		return 0;
+	memcpy(text, s.p, CREATED_LEN);
+	if (!strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm))
+		return 0;
+	t = timegm(&tm);
+	if (t <= 0)
+		return 0;
+	registry_time_print((uint64_t)t, again);
+	return strcmp(text, again) == 0 ? (uint64_t)t : 0;
 }
 
 static const char *parse_tunnel(struct span rest, unsigned line, struct reg_data *d)
@@ -199,8 +228,13 @@ static const char *parse_tunnel(struct span rest, unsigned line, struct reg_data
 	while (rest.p && t.n_hashes < TOKENS_PER_TUNNEL)
 		if (hex_decode(span_split(&rest, ' '), t.hash[t.n_hashes++], SHA256_LEN) < 0)
 			return "a hash is not 64 hex digits";
-	if (t.n_hashes == 0 || rest.p)
+	if (t.n_hashes == 0)
 		return "it does not have one or two hashes";
+	if (rest.p) {
+		t.old_until_s = parse_time(rest);
+		if (!t.old_until_s)
+			return "what follows two hashes is not a time";
+	}
 	if (d->n_tunnels >= REGISTRY_TUNNELS_MAX)
 		return "too many tunnels";
 	memcpy(t.id, id.p, id.len);
@@ -240,7 +274,7 @@ typedef const char *parse_fn(struct span rest, unsigned line, struct reg_data *d
 static int read_lines(FILE *f, const char *dir, const char *file, const char *head, parse_fn *parse, struct reg_data *d,
 		      char *err, size_t err_size)
 {
-	char text[512]; /* the longest valid line has 222 bytes */
+	char text[512]; /* the longest valid line has 236 bytes */
 	unsigned line = 0;
 
 	while (fgets(text, sizeof(text), f)) {
@@ -324,7 +358,7 @@ int reg_read(int dir_fd, const char *dir, struct reg_data *d, char *err, size_t 
 
 static void print_tunnels(FILE *f, const struct reg_data *d)
 {
-	char hex[2 * SHA256_LEN + 1];
+	char hex[2 * SHA256_LEN + 1], until[CREATED_LEN + 1];
 
 	fprintf(f, "%s\n", head_tunnels);
 	for (size_t i = 0; i < d->n_tunnels; i++) {
@@ -334,6 +368,10 @@ static void print_tunnels(FILE *f, const struct reg_data *d)
 		for (unsigned k = 0; k < t->n_hashes; k++) {
 			hex_encode(t->hash[k], SHA256_LEN, hex);
 			fprintf(f, " %s", hex);
+		}
+		if (t->n_hashes > 1 && t->old_until_s) {
+			registry_time_print(t->old_until_s, until);
+			fprintf(f, " %s", until);
 		}
 		fputc('\n', f);
 	}

@@ -4,13 +4,14 @@
 #include "daemon/digest.h"
 #include "relay/registry.h"
 
-enum { CREATED_LEN = 20, TOKENS_PER_TUNNEL = 2 };
+enum { CREATED_LEN = REGISTRY_TIME_LEN, TOKENS_PER_TUNNEL = 2 };
 
 struct reg_tunnel {
 	char id[TUNNEL_ID_MAX + 1];
 	char created[CREATED_LEN + 1];
 	uint8_t hash[TOKENS_PER_TUNNEL][SHA256_LEN];
 	unsigned n_hashes;
+	uint64_t old_until_s; /* the second one's end; 0: none */
 	unsigned line;
 	size_t first_agent, n_agents; /* in reg_data.agents */
 };

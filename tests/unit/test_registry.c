@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/encode.h"
@@ -126,7 +127,7 @@ START_TEST(tokens)
 	ck_assert_str_eq(registry_check_token(r, span_of(other)), "zeta");
 	ck_assert_int_eq(registry_tunnel_add(r, "acme", b, err, sizeof(err)), -EEXIST);
 	ck_assert_int_eq(registry_tunnel_add(r, "Acme", b, err, sizeof(err)), -EINVAL);
-	ck_assert_int_eq(registry_tunnel_rotate(r, "none", b, err, sizeof(err)), -ENOENT);
+	ck_assert_int_eq(registry_tunnel_rotate(r, "none", REGISTRY_OLD_STAYS, b, err, sizeof(err)), -ENOENT);
 
 	/* A wrong secret, an unknown tunnel, no token at all. */
 	token_make("acme", b);
@@ -139,18 +140,112 @@ START_TEST(tokens)
 	snprintf(b, sizeof(b), "mtt_acme_%s", other + strlen("mtt_zeta_"));
 	ck_assert_ptr_null(registry_check_token(r, span_of(b)));
 
-	good(registry_tunnel_rotate(r, "acme", b, err, sizeof(err)));
+	good(registry_tunnel_rotate(r, "acme", REGISTRY_OLD_STAYS, b, err, sizeof(err)));
 	ck_assert_str_eq(registry_check_token(r, span_of(a)), "acme");
 	ck_assert_str_eq(registry_check_token(r, span_of(b)), "acme");
-	good(registry_tunnel_rotate(r, "acme", c, err, sizeof(err)));
+	good(registry_tunnel_rotate(r, "acme", REGISTRY_OLD_STAYS, c, err, sizeof(err)));
 	ck_assert_ptr_null(registry_check_token(r, span_of(a)));
 	ck_assert_str_eq(registry_check_token(r, span_of(b)), "acme");
 	ck_assert_str_eq(registry_check_token(r, span_of(c)), "acme");
 
-	good(registry_tunnel_remove(r, "acme", err, sizeof(err)));
+	/* The old one ends alone. */
+	good(registry_tunnel_end_old(r, "acme", err, sizeof(err)));
+	ck_assert_ptr_null(registry_check_token(r, span_of(b)));
+	ck_assert_str_eq(registry_check_token(r, span_of(c)), "acme");
+	ck_assert_int_eq(registry_tunnel_end_old(r, "acme", err, sizeof(err)), -ENOENT);
+	ck_assert_msg(strstr(err, "no old token"), "%s", err);
+	ck_assert_int_eq(registry_tunnel_end_old(r, "none", err, sizeof(err)), -ENOENT);
+	good(registry_tunnel_rotate(r, "acme", 0, b, err, sizeof(err)));
 	ck_assert_ptr_null(registry_check_token(r, span_of(c)));
+	ck_assert_str_eq(registry_check_token(r, span_of(b)), "acme");
+
+	good(registry_tunnel_remove(r, "acme", err, sizeof(err)));
+	ck_assert_ptr_null(registry_check_token(r, span_of(b)));
 	ck_assert_str_eq(registry_check_token(r, span_of(other)), "zeta");
 	ck_assert_int_eq(registry_tunnel_remove(r, "acme", err, sizeof(err)), -ENOENT);
+	registry_free(r);
+	teardown();
+}
+END_TEST
+
+static enum registry_token token_now(const struct registry *r, const char *token)
+{
+	uint8_t hash[SHA256_LEN];
+
+	ck_assert_int_eq(digest_sha256(token, strlen(token), hash), 0);
+	return registry_token_now(r, "acme", hash);
+}
+
+static void get_tunnel(void *user, const struct registry_tunnel *t)
+{
+	*(struct registry_tunnel *)user = *t;
+}
+
+/* --old-for: the end is in the file, every reader keeps to it, and the next writer takes the hash out. */
+START_TEST(an_old_token_ends_by_itself)
+{
+	char a[TOKEN_TEXT_MAX + 1], b[TOKEN_TEXT_MAX + 1], zeta[TOKEN_TEXT_MAX + 1], end[REGISTRY_TIME_LEN + 1], text[4096];
+	uint64_t now = (uint64_t)time(NULL);
+	struct registry_tunnel t;
+	struct registry *r, *other;
+
+	setup();
+	r = open_registry();
+	good(registry_tunnel_add(r, "acme", a, err, sizeof(err)));
+	ck_assert_int_eq(token_now(r, a), REGISTRY_TOKEN_NEWEST);
+	good(registry_tunnel_rotate(r, "acme", 3600, b, err, sizeof(err)));
+	other = open_registry();
+	registry_each_tunnel(other, get_tunnel, &t);
+	ck_assert_uint_eq(t.n_tokens, 2);
+	ck_assert(t.old_until_s >= now + 3600 && t.old_until_s <= now + 3605);
+	ck_assert_int_eq(token_now(other, a), REGISTRY_TOKEN_OLD);
+	ck_assert_int_eq(token_now(other, b), REGISTRY_TOKEN_NEWEST);
+
+	ck_assert_uint_eq(registry_expire(other, t.old_until_s - 1), 0);
+	ck_assert_str_eq(registry_check_token(other, span_of(a)), "acme");
+	ck_assert_uint_eq(registry_expire(other, t.old_until_s), 1);
+	ck_assert_ptr_null(registry_check_token(other, span_of(a)));
+	ck_assert_str_eq(registry_check_token(other, span_of(b)), "acme");
+	ck_assert_int_eq(token_now(other, a), REGISTRY_TOKEN_ENDED);
+	ck_assert_uint_eq(registry_expire(other, t.old_until_s), 0);
+
+	/* A file whose time is over. */
+	registry_time_print(t.old_until_s, end);
+	snprintf(text, sizeof(text), "%s", read_text(file("tunnels")));
+	ck_assert_ptr_nonnull(strstr(text, end));
+	memcpy(strstr(text, end), "2026-01-01T00:00:00Z", REGISTRY_TIME_LEN);
+	write_file("tunnels", text);
+	good(registry_reload(r, err, sizeof(err)));
+	ck_assert_ptr_null(registry_check_token(r, span_of(a)));
+	ck_assert_str_eq(registry_check_token(r, span_of(b)), "acme");
+	ck_assert_ptr_nonnull(strstr(read_text(file("tunnels")), "2026-01-01"));
+	good(registry_tunnel_add(r, "zeta", zeta, err, sizeof(err)));
+	ck_assert_ptr_null(strstr(read_text(file("tunnels")), "2026-01-01"));
+	registry_free(r);
+	registry_free(other);
+	teardown();
+}
+END_TEST
+
+START_TEST(keys_that_ended)
+{
+	char key[AGENT_KEY_LEN + 1], again[AGENT_KEY_LEN + 1], token[TOKEN_TEXT_MAX + 1];
+	uint8_t hash[SHA256_LEN];
+	struct registry *r;
+
+	setup();
+	r = open_registry();
+	good(registry_tunnel_add(r, "a", token, err, sizeof(err)));
+	good(registry_tunnel_add(r, "b", token, err, sizeof(err)));
+	good(registry_agent_add(r, "a", "alice", key, err, sizeof(err)));
+	ck_assert_int_eq(digest_sha256(key, strlen(key), hash), 0);
+	ck_assert(registry_key_is_good(r, SPAN("a"), hash));
+	ck_assert(!registry_key_is_good(r, SPAN("b"), hash));
+	ck_assert(!registry_key_is_good(r, SPAN("c"), hash));
+	/* The same name with another key is another agent. */
+	good(registry_agent_remove(r, "a", "alice", err, sizeof(err)));
+	good(registry_agent_add(r, "a", "alice", again, err, sizeof(err)));
+	ck_assert(!registry_key_is_good(r, SPAN("a"), hash));
 	registry_free(r);
 	teardown();
 }
@@ -239,7 +334,10 @@ START_TEST(damaged)
 	    {TUNNELS "a " WHEN " " HASH, NULL, "tunnels:2: the line is cut short"},
 	    {TUNNELS "a " WHEN " " HASH "0\n", NULL, "tunnels:2: a hash is not"},
 	    {TUNNELS "a " WHEN " " HASH " \n", NULL, "tunnels:2: a hash is not"},
-	    {TUNNELS "a " WHEN " " HASH " " HASH " " HASH "\n", NULL, "tunnels:2: it does not have one or two"},
+	    {TUNNELS "a " WHEN " " HASH " " HASH " " HASH "\n", NULL, "tunnels:2: what follows two hashes is not a time"},
+	    {TUNNELS "a " WHEN " " HASH " " HASH " 2026-02-30T20:00:00Z\n", NULL, "tunnels:2: what follows two hashes"},
+	    {TUNNELS "a " WHEN " " HASH " " HASH " " WHEN " \n", NULL, "tunnels:2: what follows two hashes"},
+	    {TUNNELS "a " WHEN " " HASH " " WHEN "\n", NULL, "tunnels:2: a hash is not"},
 	    {TUNNELS "a 2026-11-20 " HASH "\n", NULL, "tunnels:2: its second field"},
 	    {TUNNELS "a  " WHEN " " HASH "\n", NULL, "tunnels:2: its second field"},
 	    {TUNNELS "b " WHEN " " HASH "\nA " WHEN " " HASH "\n", NULL, "tunnels:3: its first field"},
@@ -382,7 +480,23 @@ START_TEST(commands)
 	good(registry_reload(r, err, sizeof(err)));
 	ck_assert_str_eq(registry_check_agent(r, SPAN("acme"), span_of(o.out)), "alice");
 	RUN(&o, "tunnel", "list", "--state-dir", dir);
-	ck_assert_msg(strncmp(o.out, "acme\t20", 7) == 0 && strstr(o.out, "\ttokens=2\tagents=1\n"), "%s", o.out);
+	ck_assert_msg(strncmp(o.out, "acme\t20", 7) == 0 && strstr(o.out, "\ttokens=2\tagents=1\told-until=next-rotation\n"), "%s",
+		      o.out);
+	RUN(&o, "tunnel", "rotate", "acme", "--end-old", "--state-dir", dir);
+	ck_assert_msg(o.status == 0 && !*o.out && strstr(o.err, "has ended"), "%s", o.err);
+	RUN(&o, "tunnel", "list", "--state-dir", dir);
+	ck_assert_msg(strstr(o.out, "\ttokens=1\tagents=1\n"), "%s", o.out);
+	RUN(&o, "tunnel", "rotate", "acme", "--end-old", "--state-dir", dir);
+	ck_assert_int_eq(o.status, 1);
+	ck_assert_str_eq(o.err, "mcp-tunnel-relay: tunnel \"acme\" has no old token\n");
+	RUN(&o, "tunnel", "rotate", "acme", "--old-for", "24h", "--state-dir", dir);
+	ck_assert_msg(o.status == 0 && strstr(o.err, "ends in 24h"), "%s", o.err);
+	RUN(&o, "tunnel", "list", "--state-dir", dir);
+	ck_assert_msg(strstr(o.out, "\ttokens=2\tagents=1\told-until=20"), "%s", o.out);
+	RUN(&o, "tunnel", "rotate", "acme", "--old-for=0", "--state-dir", dir);
+	ck_assert_msg(o.status == 0 && strstr(o.err, "have ended"), "%s", o.err);
+	RUN(&o, "tunnel", "list", "--state-dir", dir);
+	ck_assert_msg(strstr(o.out, "\ttokens=1\tagents=1\n"), "%s", o.out);
 	RUN(&o, "agent", "list", "--tunnel", "acme", "--state-dir", dir);
 	ck_assert_int_eq(strncmp(o.out, "alice\t20", 8), 0);
 	RUN(&o, "agent", "remove", "alice", "--tunnel", "acme", "--state-dir", dir);
@@ -429,11 +543,23 @@ START_TEST(command_errors)
 	ck_assert_int_eq(o.status, 1);
 	ck_assert_msg(strstr(o.err, "\"Bad Name\" is not a tunnel id"), "%s", o.err);
 	ck_assert_str_eq(o.out, "");
+	RUN(&o, "tunnel", "rotate", "acme", "--old-for", "yesterday", "--state-dir", dir);
+	ck_assert_int_eq(o.status, 2);
+	ck_assert_msg(strstr(o.err, "--old-for \"yesterday\"; it takes 0 or a time from 1s to 8784h"), "%s", o.err);
+	RUN(&o, "tunnel", "rotate", "acme", "--old-for", "9000h", "--state-dir", dir);
+	ck_assert_int_eq(o.status, 2);
+	RUN(&o, "tunnel", "rotate", "acme", "--old-for", "--state-dir", dir);
+	ck_assert_int_eq(o.status, 2);
+	RUN(&o, "tunnel", "rotate", "acme", "--old-for=1h", "--end-old", "--state-dir", dir);
+	ck_assert_int_eq(o.status, 2);
+	RUN(&o, "tunnel", "add", "acme", "--end-old", "--state-dir", dir);
+	ck_assert_int_eq(o.status, 2);
+	ck_assert_msg(strstr(o.err, "only for tunnel rotate"), "%s", o.err);
 	RUN(&o, "tunnel", "--help");
 	ck_assert_int_eq(o.status, 0);
 	teardown();
 }
 END_TEST
 
-UNIT_MAIN("registry", ADD(made_private) ADD(tokens) ADD(agents) ADD(reload) ADD(damaged) ADD(a_held_lock_ends) ADD(many)
+UNIT_MAIN("registry", ADD(made_private) ADD(tokens) ADD(an_old_token_ends_by_itself) ADD(keys_that_ended) ADD(agents) ADD(reload) ADD(damaged) ADD(a_held_lock_ends) ADD(many)
 	  ADD(commands) ADD(command_errors))
