@@ -7,6 +7,7 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/encode.h"
 #include "daemon/digest.h"
@@ -322,6 +323,20 @@ void tls_server_names(struct tls_context *t, void (*fn)(void *user, const char *
 	}
 	GENERAL_NAMES_free(names);
 	ERR_clear_error();
+}
+
+uint64_t tls_certificate_until(const struct tls_context *t)
+{
+	X509 *cert;
+	struct tm tm;
+	time_t until;
+
+	CHECK_OBJ(t, TLS_MAGIC);
+	cert = SSL_CTX_get0_certificate(t->ctx);
+	if (!cert || ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1)
+		return 0;
+	until = timegm(&tm);
+	return until > 0 ? (uint64_t)until : 1;
 }
 
 static bool is_ip(const char *name)

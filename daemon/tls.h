@@ -34,6 +34,9 @@ struct tls_context *tls_free(struct tls_context *t);
 /* The names (DNS and IP, as text) of the server certificate's subjectAltName, visited one by one. */
 void tls_server_names(struct tls_context *t, void (*fn)(void *user, const char *name), void *user);
 
+/* When the own certificate ends, in seconds since 1970; 0: there is none. */
+uint64_t tls_certificate_until(const struct tls_context *t);
+
 /* For tls_pump.c only: a session without BIO. A client needs a server_name (the contract is in channel.h). NULL: out of memory, or a
  * name that cannot be one. The session keeps what it needs of the context: tls_free() may come first. */
 struct ssl_st *tls_session_new(struct tls_context *t, bool server, const char *server_name);

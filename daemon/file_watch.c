@@ -1,0 +1,49 @@
+#include "daemon/file_watch.h"
+
+#include <sys/stat.h>
+
+static struct file_mark look(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return (struct file_mark){ 0 };
+	return (struct file_mark){ true, st.st_dev, st.st_ino, st.st_size, st.st_ctim };
+}
+
+static bool same(const struct file_mark *a, const struct file_mark *b)
+{
+	return a->there == b->there && a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+	       a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
+}
+
+void file_watch_add(struct file_watch *w, const char *path)
+{
+	if (!path)
+		return;
+	assert(w->n < FILE_WATCH_MAX);
+	w->paths[w->n++] = path;
+}
+
+void file_watch_mark(struct file_watch *w)
+{
+	for (size_t i = 0; i < w->n; i++)
+		w->marked[i] = w->seen[i] = look(w->paths[i]);
+	w->differs = false;
+}
+
+bool file_watch_changed(struct file_watch *w)
+{
+	bool settled = w->differs, all = true;
+
+	w->differs = false;
+	for (size_t i = 0; i < w->n; i++) {
+		struct file_mark now = look(w->paths[i]);
+
+		settled = settled && same(&now, &w->seen[i]);
+		w->differs = w->differs || !same(&now, &w->marked[i]);
+		all = all && now.there;
+		w->seen[i] = now;
+	}
+	return settled && w->differs && all;
+}

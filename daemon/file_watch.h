@@ -1,0 +1,34 @@
+/* Whether files have changed, found out by looking at them now and then: written to, replaced, or reached through another
+ * symbolic link. */
+#pragma once
+
+#include <sys/types.h>
+#include <time.h>
+
+#include "base/check.h"
+
+enum { FILE_WATCH_MAX = 4 };
+
+struct file_mark {
+	bool there;
+	dev_t dev;
+	ino_t ino;
+	off_t size;
+	struct timespec changed; /* a change of owner or mode counts, too */
+};
+
+/* All zeros: no file. Files that belong together (a certificate and its key) share one. */
+struct file_watch {
+	size_t n;
+	const char *paths[FILE_WATCH_MAX]; /* borrowed */
+	struct file_mark marked[FILE_WATCH_MAX], seen[FILE_WATCH_MAX];
+	bool differs; /* seen, from marked */
+};
+
+/* path: NULL does nothing. */
+void file_watch_add(struct file_watch *w, const char *path);
+/* What is there now is known. To be called before the files are read. */
+void file_watch_mark(struct file_watch *w);
+/* Looks. True: they are not as marked, and are as they were at the last look, so that whoever wrote them has finished; and
+ * again at each look until file_watch_mark(). A file that is not there is no news. */
+bool file_watch_changed(struct file_watch *w);
