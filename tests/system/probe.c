@@ -1,6 +1,6 @@
 /* Stands in for a daemon in its unit, tries what the unit's sandbox should prevent, and prints what came of it, one line
  * each: NAME: done, an errno's name, or killed by a signal. Each attempt is a child of its own. Where the file CHATTER is
- * there it does nothing but print many lines. */
+ * there it does nothing but print many lines, and stays. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/keyctl.h>
@@ -235,7 +235,8 @@ int main(void)
 	if (access(CHATTER, F_OK) == 0) {
 		for (int i = 0; i < LINES; i++)
 			printf("line %d\n", i);
-		return 0;
+		fflush(stdout);
+		pause();
 	}
 	for (size_t i = 0; i < sizeof(attempts) / sizeof(attempts[0]); i++)
 		attempt(&attempts[i]);
