@@ -24,7 +24,7 @@ _mcp_tunnel_relay()
 		COMPREPLY=($(compgen -W 'error warning notice info debug' -- "$cur"))
 		return
 		;;
-	--listen|--public-url|--allowed-origin|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--drain-timeout|--admin-listen)
+	--listen|--public-url|--allowed-origin|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--drain-timeout|--admin-listen|--tunnel|--old-for)
 		return
 		;;
 	tunnel)
@@ -38,6 +38,7 @@ _mcp_tunnel_relay()
 	esac
 	COMPREPLY=($(compgen -W 'tunnel agent --listen --tls-cert --tls-key --tls-min --behind-proxy --public-url --allowed-origin
 		--state-dir --agent-auth --hold --resume-grace --keepalive --max-request-bytes --max-streams
-		--drain-timeout --admin-listen --log-level --config --check-config --print-config --version --help' -- "$cur"))
+		--drain-timeout --admin-listen --log-level --config --check-config --print-config --version --help
+		--tunnel --old-for --end-old --json' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_relay mcp-tunnel-relay

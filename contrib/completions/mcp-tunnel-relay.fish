@@ -26,3 +26,7 @@ complete -c mcp-tunnel-relay -l check-config -d 'Check the configuration and the
 complete -c mcp-tunnel-relay -l print-config -d 'Print the values that hold and where each comes from, then stop'
 complete -c mcp-tunnel-relay -l version -d 'Print the version'
 complete -c mcp-tunnel-relay -l help -d 'Print this help'
+complete -c mcp-tunnel-relay -l tunnel -x -d 'Tunnel that the agent may use'
+complete -c mcp-tunnel-relay -l old-for -x -d 'How long the token before stays valid'
+complete -c mcp-tunnel-relay -l end-old -d 'End the token before at once'
+complete -c mcp-tunnel-relay -l json -d 'Print the list as JSON'

@@ -18,6 +18,13 @@ ROW = re.compile(r"^(SECTION|OPTION|ACTION)\((.*?)\)$", re.M | re.S)
 TABLE_ROW = re.compile(r"^(?:FRAME|REASON)\((.*?)\)$", re.M | re.S)
 ARGUMENT = re.compile(r'\s*((?:"(?:\\.|[^"\\])*"\s*)+|[^,"]+)\s*(?:,|$)')
 COMMANDS = {"relay": {"tunnel": ["add", "list", "rotate", "remove"], "agent": ["add", "list", "remove"]}}
+# Options of these commands, which are not in config.def.
+COMMAND_OPTIONS = {"relay": [
+    {"name": "tunnel", "type": "STRING", "arg": "NAME", "flags": "", "help": "Tunnel that the agent may use"},
+    {"name": "old-for", "type": "STRING", "arg": "TIME", "flags": "", "help": "How long the token before stays valid"},
+    {"name": "end-old", "type": "BOOL", "arg": None, "flags": "", "help": "End the token before at once"},
+    {"name": "json", "type": "BOOL", "arg": None, "flags": "", "help": "Print the list as JSON"},
+]}
 
 
 def arguments(text):
@@ -44,7 +51,7 @@ def rows(root, short):
 
 
 def options(root, short):
-    return [row for kind, row in rows(root, short) if kind != "SECTION"]
+    return [row for kind, row in rows(root, short) if kind != "SECTION"] + COMMAND_OPTIONS.get(short, [])
 
 
 # Completions.

@@ -21,7 +21,8 @@ SAMPLE = re.compile(r"^#([a-z0-9-]+) =", re.M)
 ROW = re.compile(r"^(OPTION|ACTION)\(", re.M)
 ARGUMENT = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^",()]|\((?:[^()]*)\))+')
 WORD = re.compile(r"(?<![\w-])\\-\\-([a-z][a-z0-9\\-]*)")
-COMMANDS_OPTIONS = {"relay": {"tunnel", "old-for", "end-old", "json"}}  # of `tunnel add` and the like; not in config.def
+# Of `tunnel add` and the like; not in config.def.
+COMMANDS_OPTIONS = {short: {o["name"] for o in found} for short, found in generated.COMMAND_OPTIONS.items()}
 
 executables = {}  # short name: path, from the command line
 
