@@ -29,6 +29,7 @@ struct health {
 };
 
 static const char type_json[] = "application/json";
+static const char type_text[] = "text/plain; charset=utf-8";
 static const char type_metrics[] = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 static void send_body(struct evhttp_request *req, int status, const char *phrase, const char *type, struct span body)
@@ -85,6 +86,31 @@ static void answer_metrics(struct health *h, struct evhttp_request *req)
 	buf_done(&body);
 }
 
+/* A name that a web page's server chose must not lead here. */
+static bool host_is_ours(struct evhttp_request *req)
+{
+	const char *host = evhttp_request_get_host(req);
+
+	return !host || !*host || strcmp(host, "localhost") == 0 || host_is_address(host) || host[0] == '[';
+}
+
+static void answer_status(struct health *h, struct evhttp_request *req, bool table)
+{
+	struct evkeyvalq *in = evhttp_request_get_input_headers(req);
+	struct buf body;
+
+	if (evhttp_find_header(in, "Origin") || !host_is_ours(req)) {
+		send_error(req, 403, "not for web pages");
+		return;
+	}
+	buf_init(&body, HEALTH_STATUS_MAX);
+	if (h->ops->status(h->user, table, &body) == 0)
+		send_body(req, 200, "OK", table ? type_text : type_json, buf_span(&body));
+	else
+		send_error(req, 500, "the status does not fit");
+	buf_done(&body);
+}
+
 static bool nonce_valid(struct span s)
 {
 	if (s.len < HEALTH_NONCE_MIN || s.len > HEALTH_NONCE_MAX)
@@ -129,9 +155,18 @@ static void answer_get(struct health *h, struct evhttp_request *req, struct span
 		send_body(req, 200, "OK", type_json, SPAN("{\"status\":\"ok\"}\n"));
 	} else if (span_is(path, "/readyz")) {
 		answer_ready(h, req);
-	} else {
+	} else if (span_is(path, "/metrics")) {
 		answer_metrics(h, req);
+	} else {
+		answer_status(h, req, span_is(path, HEALTH_STATUS_TABLE_PATH));
 	}
+}
+
+static bool is_get(const struct health *h, struct span path)
+{
+	if (span_is(path, HEALTH_STATUS_PATH) || span_is(path, HEALTH_STATUS_TABLE_PATH))
+		return h->ops->status != NULL;
+	return span_is(path, "/healthz") || span_is(path, "/readyz") || span_is(path, "/metrics");
 }
 
 static void on_request(struct evhttp_request *req, void *user)
@@ -141,7 +176,7 @@ static void on_request(struct evhttp_request *req, void *user)
 	struct health *h = user;
 
 	CHECK_OBJ(h, HEALTH_MAGIC);
-	if (span_is(path, "/healthz") || span_is(path, "/readyz") || span_is(path, "/metrics"))
+	if (is_get(h, path))
 		answer_get(h, req, path);
 	else if (h->ops->canary && span_is(path, HEALTH_CANARY_PATH))
 		answer_canary(h, req);

@@ -3,6 +3,9 @@
  *
  * POST /audit/canary with the header Mcp-Tunnel-Nonce asks for an audit record with that nonce (`mcp-tunnel-audit
  * canary`). Web pages are refused (Origin), and so is more than one a second.
+ *
+ * Where the program has one, GET /status is its state in detail: JSON, or with /status.txt a table for people. Web pages are
+ * refused (Origin, or a Host that is neither an address nor localhost).
  */
 #pragma once
 
@@ -12,7 +15,7 @@
 struct event_base;
 struct health;
 
-enum { HEALTH_BODY_MAX = 1024 * 1024 };
+enum { HEALTH_BODY_MAX = 1024 * 1024, HEALTH_STATUS_MAX = 64 * 1024 * 1024 };
 
 struct health_ops {
 	/* Writes one JSON object; the answer is 200 when it returns true, else 503. */
@@ -21,8 +24,12 @@ struct health_ops {
 	int (*metrics)(void *user, struct buf *out);
 	/* Writes the record; nonce: HEALTH_NONCE_MIN to _MAX digits 0-9 a-f. Anything but 0 becomes a 503. NULL: 404. */
 	int (*canary)(void *user, struct span nonce);
+	/* At most HEALTH_STATUS_MAX bytes. Anything but 0 becomes a 500. NULL: 404. */
+	int (*status)(void *user, bool table, struct buf *out);
 };
 
+#define HEALTH_STATUS_PATH "/status"
+#define HEALTH_STATUS_TABLE_PATH "/status.txt"
 #define HEALTH_CANARY_PATH "/audit/canary"
 #define HEALTH_NONCE_HEADER "Mcp-Tunnel-Nonce"
 enum { HEALTH_NONCE_MIN = 16, HEALTH_NONCE_MAX = 64 };

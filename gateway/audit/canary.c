@@ -1,14 +1,9 @@
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/encode.h"
@@ -16,13 +11,14 @@
 #include "daemon/audit_record.h"
 #include "daemon/digest.h"
 #include "daemon/health.h"
+#include "daemon/health_client.h"
 #include "daemon/url.h"
 #include "gateway/audit/command.h"
 
 #define DEFAULT_GATEWAY "127.0.0.1:9464"
 #define CHECKPOINT_ID "ad576026d5844264a281413b1d655da9"
 
-enum { NONCE_BYTES = 16, NONCE_LEN = 2 * NONCE_BYTES, TIMEOUT_S = 10, ANSWER_MAX = 16 * 1024, CHUNK = 256 * 1024, SHOWN_MAX = 120 };
+enum { NONCE_BYTES = 16, NONCE_LEN = 2 * NONCE_BYTES, ANSWER_MAX = 16 * 1024, CHUNK = 256 * 1024, SHOWN_MAX = 120 };
 
 static const char usage[] =
 	"Usage: mcp-tunnel-audit canary [--gateway ADDRESS]\n"
@@ -79,97 +75,25 @@ static int parse(int argc, char **argv, struct job *j)
 
 /* ---- Asking the gateway ---- */
 
-static int make_address(const struct url *u, struct sockaddr_storage *sa, socklen_t *len)
+static size_t line_len(struct span s)
 {
-	struct sockaddr_in *in = (void *)sa;
-	struct sockaddr_in6 *in6 = (void *)sa;
-	struct sockaddr_un *un = (void *)sa;
+	size_t n = 0;
 
-	memset(sa, 0, sizeof(*sa));
-	if (url_is_unix(u)) {
-		un->sun_family = AF_UNIX;
-		snprintf(un->sun_path, sizeof(un->sun_path), "%s", u->socket);
-		*len = sizeof(*un);
-	} else if (u->is_ipv6) {
-		in6->sin6_family = AF_INET6;
-		in6->sin6_port = htons(u->port);
-		*len = sizeof(*in6);
-		return inet_pton(AF_INET6, u->host, &in6->sin6_addr) == 1 ? 0 : -EINVAL;
-	} else {
-		in->sin_family = AF_INET;
-		in->sin_port = htons(u->port);
-		*len = sizeof(*in);
-		return inet_pton(AF_INET, u->host, &in->sin_addr) == 1 ? 0 : -EINVAL;
-	}
-	return 0;
-}
-
-static int dial(const struct url *u, int *ret_fd)
-{
-	const struct timeval timeout = { .tv_sec = TIMEOUT_S };
-	struct sockaddr_storage sa;
-	socklen_t len;
-	int fd, r = make_address(u, &sa, &len);
-
-	if (r < 0)
-		return r;
-	fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0 ||
-	    connect(fd, (struct sockaddr *)&sa, len) < 0) {
-		r = errno == EINPROGRESS || errno == EAGAIN ? -ETIMEDOUT : -errno;
-		close(fd);
-		return r;
-	}
-	*ret_fd = fd;
-	return 0;
-}
-
-static int exchange(int fd, const char *request, char answer[ANSWER_MAX])
-{
-	size_t len = strlen(request), done = 0;
-	ssize_t n = 0;
-
-	while (done < len) {
-		n = send(fd, request + done, len - done, MSG_NOSIGNAL);
-		if (n < 0)
-			return errno == EAGAIN ? -ETIMEDOUT : -errno;
-		done += (size_t)n;
-	}
-	for (done = 0; done < ANSWER_MAX - 1; done += (size_t)n) {
-		n = recv(fd, answer + done, ANSWER_MAX - 1 - done, 0);
-		if (n < 0)
-			return errno == EAGAIN ? -ETIMEDOUT : -errno;
-		if (n == 0)
-			break;
-	}
-	answer[done] = '\0';
-	return 0;
-}
-
-/* The status of an HTTP answer; 0: it is none. *ret_body: its first line, for people. */
-static unsigned read_answer(const char *answer, char body[SHOWN_MAX])
-{
-	const char *text = strstr(answer, "\r\n\r\n");
-	unsigned status = 0;
-	size_t n;
-
-	if (sscanf(answer, "HTTP/1.%*1[01] %3u", &status) != 1)
-		return 0;
-	n = text ? audit_escape(span_make(text + 4, strcspn(text + 4, "\r\n")), body, SHOWN_MAX - 1, false) : 0;
-	body[n] = '\0';
-	return status;
+	while (n < s.len && s.p[n] != '\r' && s.p[n] != '\n')
+		n++;
+	return n;
 }
 
 static int ask(const char *gateway, const char *nonce)
 {
-	char request[512], answer[ANSWER_MAX], body[SHOWN_MAX] = "";
+	char request[512], shown[SHOWN_MAX] = "";
+	struct span body = { NULL, 0 };
+	struct buf answer;
+	bool connected = false;
 	const char *why;
 	unsigned status;
 	struct url u;
-	int fd = -1, r;
+	int r;
 
 	if (url_parse_listen_addr(gateway, &u, &why) < 0)
 		return command_fail("canary: --gateway \"%s\": %s; allowed is ADDR:PORT or unix:PATH", gateway, why);
@@ -177,18 +101,20 @@ static int ask(const char *gateway, const char *nonce)
 		 "POST " HEALTH_CANARY_PATH " HTTP/1.1\r\nHost: %s\r\n" HEALTH_NONCE_HEADER ": %s\r\n"
 		 "Content-Length: 0\r\nConnection: close\r\n\r\n",
 		 u.authority, nonce);
-	r = dial(&u, &fd);
-	if (r < 0)
+	buf_init(&answer, ANSWER_MAX);
+	r = health_ask(&u, request, &answer, &connected);
+	status = health_answer(buf_span(&answer), &body);
+	if (status && body.len)
+		shown[audit_escape(span_make(body.p, line_len(body)), shown, SHOWN_MAX - 1, false)] = '\0';
+	buf_done(&answer);
+	if (r < 0 && !connected)
 		return command_fail("canary: cannot reach the gateway at %s: %s", gateway, strerror(-r));
-	r = exchange(fd, request, answer);
-	close(fd);
 	if (r < 0)
 		return command_fail("canary: no answer from %s: %s", gateway, strerror(-r));
-	status = read_answer(answer, body);
 	if (status == 404)
 		return command_fail("canary: what answers at %s is no gateway with an audit log", gateway);
 	if (status != 200)
-		return command_fail("canary: the gateway at %s did not write the record: %u %s", gateway, status, body);
+		return command_fail("canary: the gateway at %s did not write the record: %u %s", gateway, status, shown);
 	return 0;
 }
 

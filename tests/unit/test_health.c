@@ -30,7 +30,7 @@ static int metrics(void *user, struct buf *out)
 	return metrics_result;
 }
 
-static const struct health_ops ops = { ready, metrics, NULL };
+static const struct health_ops ops = { ready, metrics, NULL, NULL };
 
 static char canaries[200];
 static int canary_result;
@@ -41,7 +41,17 @@ static int canary(void *user, struct span nonce)
 	return canary_result;
 }
 
-static const struct health_ops ops_with_canary = { ready, metrics, canary };
+static const struct health_ops ops_with_canary = { ready, metrics, canary, NULL };
+
+static int status_result;
+
+static int status(void *user, bool table, struct buf *out)
+{
+	buf_add_str(out, table ? "TUNNEL  acme\n" : "{\"tunnels\":[]}\n");
+	return status_result;
+}
+
+static const struct health_ops ops_with_status = { ready, metrics, NULL, status };
 
 static void sink(void *user, enum log_level level, const struct log_field *fields, size_t n, const char *message)
 {
@@ -215,4 +225,31 @@ START_TEST(canary_record)
 }
 END_TEST
 
-UNIT_MAIN("health", ADD(tcp) ADD(unix_socket) ADD(canary_record))
+START_TEST(state_in_detail)
+{
+	struct event_base *base = event_base_new();
+	struct health *h = NULL, *without = NULL;
+	char err[200] = "";
+	uint16_t port;
+
+	ck_assert_int_eq(health_start(base, "127.0.0.1:0", &ops_with_status, (void *)"acme", err, sizeof(err), &h), 0);
+	ck_assert_int_eq(health_start(base, "127.0.0.1:0", &ops, (void *)"acme", err, sizeof(err), &without), 0);
+	port = health_port(h);
+	/* ask_with() says "Host: x", which could be a web page's name for this machine. */
+	expect(ask(base, dial_port(port), "GET", "/status"), "HTTP/1.1 403 ", "not for web pages");
+	expect(ask(base, dial_port(port), "GET", "http://127.0.0.1/status"), "HTTP/1.1 200 ", "{\"tunnels\":[]}");
+	expect(ask(base, dial_port(port), "GET", "http://localhost:1/status.txt"), "text/plain", "TUNNEL  acme");
+	expect(ask(base, dial_port(port), "GET", "http://[::1]:1/status.txt"), "HTTP/1.1 200 ", "TUNNEL  acme");
+	expect(ask(base, dial_port(port), "GET", "http://127.0.0.1.evil.example/status"), "HTTP/1.1 403 ", "");
+	expect(ask_with(base, dial_port(port), "GET", "http://127.0.0.1/status", "Origin: http://127.0.0.1\r\n"), "HTTP/1.1 403 ", "");
+	expect(ask(base, dial_port(port), "POST", "http://127.0.0.1/status"), "HTTP/1.1 405 ", "Allow: GET, HEAD");
+	status_result = -ENOBUFS;
+	expect(ask(base, dial_port(port), "GET", "http://127.0.0.1/status"), "HTTP/1.1 500 ", "does not fit");
+	expect(ask(base, dial_port(health_port(without)), "GET", "http://127.0.0.1/status"), "HTTP/1.1 404 ", "");
+	health_stop(h);
+	health_stop(without);
+	event_base_free(base);
+}
+END_TEST
+
+UNIT_MAIN("health", ADD(state_in_detail) ADD(tcp) ADD(unix_socket) ADD(canary_record))
