@@ -3,6 +3,7 @@
 
 #include "base/encode.h"
 #include "proto/conn_impl.h"
+#include "proto/fields.h"
 
 void tp_config_init(struct tp_config *cfg, enum tp_role role, int (*random)(void *dst, size_t len))
 {
@@ -41,6 +42,7 @@ int tp_conn_new(const struct tp_config *cfg, struct tp_conn **ret)
 	replay_init(&c->replay);
 	buf_init(&c->carrier.partial, TP_FRAME_HEADER + TP_PAYLOAD_CEILING);
 	buf_init(&c->carrier.urgent, URGENT_MAX);
+	buf_init(&c->carrier.note, TP_NOTE_MAX);
 	conn_forget_session(c);
 	*ret = c;
 	return 0;
@@ -59,6 +61,7 @@ struct tp_conn *tp_conn_free(struct tp_conn *c)
 	replay_done(&c->replay);
 	buf_done(&c->carrier.partial);
 	buf_done(&c->carrier.urgent);
+	buf_done(&c->carrier.note);
 	c->magic = 0;
 	free(c);
 	return NULL;
@@ -82,6 +85,7 @@ void conn_forget_session(struct tp_conn *c)
 	c->rtt_us = 0;
 	budget_init(&c->resets, RESET_RATE, c->cfg.max_streams + RESET_RATE);
 	budget_init(&c->empties, EMPTY_DATA_RATE, EMPTY_DATA_RATE);
+	budget_init(&c->notes, NOTE_RATE, 10 * NOTE_RATE);
 }
 
 int conn_random(struct tp_conn *c, void *dst, size_t len)
@@ -174,7 +178,8 @@ void tp_conn_detach(struct tp_conn *c)
 	CHECK_OBJ(c, TP_CONN_MAGIC);
 	buf_clear(&k->partial);
 	buf_clear(&k->urgent);
-	*k = (struct tp_carrier){ .partial = k->partial, .urgent = k->urgent };
+	buf_clear(&k->note);
+	*k = (struct tp_carrier){ .partial = k->partial, .urgent = k->urgent, .note = k->note };
 	c->ping_open = false;
 	c->tell_failed = c->tell_closed = c->tell_attached = false;
 }
@@ -227,9 +232,11 @@ int tp_conn_resume(struct tp_conn *c, struct tp_conn *fresh, uint64_t now_ms)
 	tp_conn_detach(c);
 	buf_done(&c->carrier.partial);
 	buf_done(&c->carrier.urgent);
+	buf_done(&c->carrier.note);
 	c->carrier = fresh->carrier;
 	buf_init(&fresh->carrier.partial, 0);
 	buf_init(&fresh->carrier.urgent, 0);
+	buf_init(&fresh->carrier.note, 0);
 	fresh->carrier.up = false;
 	c->rx_acked = c->rx_count;
 	c->rx_bytes_unacked = 0;
@@ -352,6 +359,29 @@ bool tp_conn_going_away(const struct tp_conn *c)
 	return c->goaway_sent || c->goaway_received;
 }
 
+int tp_conn_note(struct tp_conn *c, const struct tp_field *fields, size_t n)
+{
+	size_t size = fields_size(fields, n);
+	uint8_t *at;
+	int r;
+
+	CHECK_OBJ(c, TP_CONN_MAGIC);
+	assert(c->cfg.role == TP_GATEWAY);
+	if (!size)
+		return -EINVAL;
+	if (size > TP_NOTE_MAX)
+		return -EMSGSIZE;
+	if (!tp_conn_is_attached(c))
+		return 0;
+	buf_clear(&c->carrier.note);
+	r = buf_reserve(&c->carrier.note, size, &at);
+	if (r < 0)
+		return r;
+	fields_encode(at, fields, n);
+	buf_commit(&c->carrier.note, size);
+	return 0;
+}
+
 uint64_t tp_conn_deadline(const struct tp_conn *c)
 {
 	const struct tp_carrier *k = &c->carrier;
@@ -407,7 +437,8 @@ const uint8_t *tp_conn_session_id(const struct tp_conn *c)
 size_t tp_conn_memory(const struct tp_conn *c)
 {
 	struct tp_stream *s;
-	size_t it = 0, sum = c->replay.bytes + buf_len(&c->carrier.urgent) + buf_len(&c->carrier.partial);
+	size_t it = 0, sum = c->replay.bytes + buf_len(&c->carrier.urgent) + buf_len(&c->carrier.note) +
+			     buf_len(&c->carrier.partial);
 
 	while ((s = idmap_next(&c->streams, &it)))
 		sum += sizeof(*s) + s->queue.cap;

@@ -20,7 +20,8 @@ static void check_carrier(const struct tp_conn *c)
 {
 	const struct tp_carrier *k = &c->carrier;
 
-	assert(k->up || (!k->ready && !k->msg_active && buf_len(&k->urgent) == 0));
+	assert(k->up || (!k->ready && !k->msg_active && buf_len(&k->urgent) == 0 && buf_len(&k->note) == 0));
+	assert(!buf_len(&k->note) || (k->ready && c->cfg.role == TP_GATEWAY));
 	assert(!k->ready || k->hello_done);
 	assert(!k->unproven || k->ready);
 	assert(!k->msg_active || k->head_at < k->head_len || k->msg_at < k->msg_len);

@@ -30,6 +30,7 @@ enum {
 	RESET_RATE = 1000,
 	EMPTY_DATA_RATE = 1000,
 	PING_RATE = 10,
+	NOTE_RATE = 100,
 };
 
 struct tp_stream {
@@ -71,6 +72,7 @@ struct tp_carrier {
 	struct buf partial;   /* the message that has not arrived whole */
 	bool partial_in_use;  /* the last event points into it */
 	struct buf urgent;    /* items: opcode (1), length (4), payload */
+	struct buf note;      /* the payload of the NOTE that waits; empty: none */
 	/* the message being written */
 	uint8_t head[WS_HEADER_MAX];
 	size_t head_len, head_at;
@@ -105,7 +107,7 @@ struct tp_conn {
 	uint64_t rtt_us, ping_sent_us;
 	uint8_t ping_token[8];
 	bool ping_open;
-	struct budget resets, empties;
+	struct budget resets, empties, notes;
 	TAILQ_HEAD(tp_all_head, tp_stream) all; /* those of an abandoned session too, which the map no longer knows */
 	TAILQ_HEAD(tp_ready_head, tp_stream) ready;
 	TAILQ_HEAD(tp_credit_head, tp_stream) crediting;

@@ -181,6 +181,20 @@ static bool on_goaway(struct tp_conn *c, const struct tp_frame *f, struct tp_eve
 	return true;
 }
 
+static bool on_note(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
+{
+	if (c->cfg.role != TP_RELAY) {
+		protocol_error(c, "NOTE from a relay");
+		return false;
+	}
+	if (!budget_take(&c->notes, now_us / 1000)) {
+		conn_fail(c, TP_REASON_ABUSE, true, "too many NOTE frames");
+		return false;
+	}
+	ev->type = TP_EV_NOTE;
+	return true;
+}
+
 /* A RESET that the peer's frame calls for. It has to be kept, so a peer that acknowledges nothing is cut off. */
 static void answer_reset(struct tp_conn *c, uint32_t id, uint32_t reason, const char *why)
 {
@@ -353,7 +367,7 @@ static bool on_frame(struct tp_conn *c, struct tp_frame *f, struct tp_event *ev,
 		c->carrier.unproven = false;
 		c->tell_attached = true;
 	}
-	if (f->type == TP_HELLO || f->type == TP_WELCOME || f->type == TP_OPEN || f->type == TP_HEAD) {
+	if (frame_has_fields(f->type)) {
 		bad = fields_decode(f->payload, f->len, ev->fields, &ev->n_fields);
 		if (bad) {
 			protocol_error(c, bad);
@@ -380,6 +394,8 @@ static bool on_frame(struct tp_conn *c, struct tp_frame *f, struct tp_event *ev,
 		return false;
 	case TP_GOAWAY:
 		return on_goaway(c, f, ev);
+	case TP_NOTE:
+		return on_note(c, ev, now_us);
 	case TP_OPEN:
 		return on_open(c, f, ev, now_us);
 	default:

@@ -211,7 +211,7 @@ bool tp_conn_wants_write(const struct tp_conn *c)
 		return true;
 	if (!k->ready || k->failed || k->closing)
 		return false;
-	return c->replay.sent < c->replay.count || ack_is_due(c) ||
+	return c->replay.sent < c->replay.count || ack_is_due(c) || buf_len(&k->note) ||
 	       (!TAILQ_EMPTY(&c->crediting) && c->replay.bytes < 2 * c->cfg.replay_max) ||
 	       (!TAILQ_EMPTY(&c->ready) && conn_may_send_data(c));
 }
@@ -243,6 +243,19 @@ static int begin_message(struct tp_conn *c, bool urgent, enum ws_opcode op, size
 	return 0;
 }
 
+/* It becomes a frame when the wire has room for it: until then a newer one replaces it. */
+static int send_note(struct tp_conn *c)
+{
+	struct buf *note = &c->carrier.note;
+	int r;
+
+	if (!buf_len(note) || buf_len(&c->carrier.urgent))
+		return 0;
+	r = conn_send_session_frame(c, TP_NOTE, buf_bytes(note), buf_len(note));
+	buf_clear(note);
+	return r;
+}
+
 /* Chooses what goes out next. 0 with msg_active false: nothing. */
 static int next_message(struct tp_conn *c)
 {
@@ -252,6 +265,9 @@ static int next_message(struct tp_conn *c)
 
 	if (k->ready && !k->failed) {
 		r = send_ack_if_due(c);
+		if (r < 0)
+			return r;
+		r = send_note(c);
 		if (r < 0)
 			return r;
 	}

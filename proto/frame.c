@@ -8,6 +8,7 @@ enum scope { SESSION, STREAM };
 #define MAX_DATA SIZE_MAX
 #define MAX_FIELDS TP_FIELDS_BYTES_MAX
 #define MAX_DETAIL TP_DETAIL_MAX
+#define MAX_NOTE TP_NOTE_MAX
 
 static const struct frame_rule {
 	const char *name;
@@ -38,6 +39,11 @@ bool frame_is_counted(uint8_t type)
 	const struct frame_rule *rule = rule_of(type);
 
 	return rule && rule->counted;
+}
+
+bool frame_has_fields(uint8_t type)
+{
+	return type == TP_HELLO || type == TP_WELCOME || type == TP_NOTE || type == TP_OPEN || type == TP_HEAD;
 }
 
 void frame_put_header(uint8_t dst[TP_FRAME_HEADER], uint8_t type, uint8_t flags, uint32_t stream_id)

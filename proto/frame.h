@@ -24,6 +24,8 @@ struct tp_frame {
 /* NULL for an unknown type. */
 const char *frame_name(uint8_t type);
 bool frame_is_counted(uint8_t type);
+/* Its payload is fields, and nothing else. */
+bool frame_has_fields(uint8_t type);
 
 void frame_put_header(uint8_t dst[TP_FRAME_HEADER], uint8_t type, uint8_t flags, uint32_t stream_id);
 

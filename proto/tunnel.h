@@ -26,6 +26,7 @@ enum {
 	TP_FIELDS_COUNT_MAX = 192,
 	TP_FIELD_NAME_MAX = 256,
 	TP_DETAIL_MAX = 512,
+	TP_NOTE_MAX = 1024, /* the fields of a note, encoded */
 	TP_WINDOW_INITIAL = 256 * 1024,
 	TP_WINDOW_CEILING = 8 * 1024 * 1024,
 	TP_SEND_QUEUE = 64 * 1024, /* bytes a stream queues before tp_stream_wants_data() turns false */
@@ -76,6 +77,7 @@ enum tp_event_type {
 	TP_EV_RESET,    /* stream, reason, detail: the stream is over at both ends; release it */
 	TP_EV_WRITABLE, /* stream: tp_stream_wants_data() has become true again */
 	TP_EV_GOAWAY,   /* reason, detail: no new streams after last_id */
+	TP_EV_NOTE,     /* relay: fields that the gateway wants to be known */
 	TP_EV_CLOSED,   /* the peer closed the WebSocket in order: reason, detail. Detach; `fatal` as in FAILED. */
 	TP_EV_FAILED,   /* this connection is unusable: reason, detail. Flush (a close frame waits), detach.
 	                   When `fatal`, the session is over too: tp_conn_abandon(). */
@@ -142,6 +144,12 @@ bool tp_conn_is_delivered(const struct tp_conn *c);
 /* Asks for an acknowledgement of what is sent, unless that is under way. */
 int tp_conn_ask(struct tp_conn *c, uint64_t now_us);
 bool tp_conn_going_away(const struct tp_conn *c); /* sent or received */
+
+/* Gateway: tells the relay something about itself, up to TP_NOTE_MAX bytes. Not reliable: without an attached session it does
+ * nothing, what a lost connection swallows is not sent again, and of notes that wait for room on the wire only the newest goes
+ * out. Not for each call: the relay ends a session with more than a hundred a second. -EINVAL (fields that are none or break a
+ * rule), -EMSGSIZE (too large), -ENOMEM. */
+int tp_conn_note(struct tp_conn *c, const struct tp_field *fields, size_t n);
 
 /* Queues a WebSocket close with a reason for people; pull until nothing is left, then close the socket. */
 void tp_conn_close(struct tp_conn *c, uint32_t reason, const char *detail);

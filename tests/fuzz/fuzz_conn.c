@@ -100,7 +100,8 @@ static void on_event(struct fuzz *f)
 	struct user_stream *u = ev.stream && ev.type != TP_EV_OPEN ? tp_stream_user(ev.stream) : NULL;
 
 	must(!u || u->s == ev.stream);
-	must(ev.type == TP_EV_OPEN || ev.n_fields == 0 || ev.type == TP_EV_HEAD || ev.type == TP_EV_HELLO);
+	must(ev.type == TP_EV_OPEN || ev.n_fields == 0 || ev.type == TP_EV_HEAD || ev.type == TP_EV_HELLO ||
+	     (ev.type == TP_EV_NOTE && f->role == TP_RELAY));
 	switch (ev.type) {
 	case TP_EV_OPEN:
 		add_stream(f, ev.stream, false);
@@ -241,7 +242,8 @@ static void connect_again(struct fuzz *f)
 static void peer_frame(struct fuzz *f)
 {
 	static const uint8_t types[] = { TP_HELLO, TP_WELCOME, TP_PING, TP_PONG, TP_ACK, TP_GOAWAY, TP_OPEN, TP_HEAD, TP_DATA,
-					 TP_CREDIT, TP_RESET, TP_DATA, TP_CREDIT, TP_HEAD, TP_RESET, 0x7f };
+					 TP_CREDIT, TP_RESET, TP_DATA, TP_CREDIT, TP_HEAD, TP_RESET, 0x7f,
+					 TP_NOTE };
 	uint8_t type = types[take(f) % ARRAY_LEN(types)], flags = take(f), id = take(f);
 	const uint8_t *payload;
 	size_t len = take_bytes(f, (size_t)take(f) << (flags >> 6), &payload);
@@ -318,6 +320,19 @@ static void user_consume(struct fuzz *f)
 	tp_stream_consumed(u->s, n, f->now_ms * 1000);
 }
 
+static void user_session(struct fuzz *f)
+{
+	uint8_t how = take(f);
+	const struct tp_field fields[] = { { SPAN(":audit"), SPAN("a:1:b") }, { SPAN("x"), SPAN("1") } };
+
+	if (how & 2 && f->role == TP_GATEWAY)
+		must(tp_conn_note(f->c, fields, 1 + (how >> 7)) == 0);
+	else if (how & 1)
+		tp_conn_goaway(f->c, TP_REASON_NONE, NULL);
+	else
+		tp_conn_close(f->c, TP_REASON_NONE, NULL);
+}
+
 static void pull(struct fuzz *f)
 {
 	uint8_t dst[16384];
@@ -380,10 +395,7 @@ static void step(struct fuzz *f)
 		connect_again(f);
 		break;
 	case 15:
-		if (take(f) & 1)
-			tp_conn_goaway(f->c, TP_REASON_NONE, NULL);
-		else
-			tp_conn_close(f->c, TP_REASON_NONE, NULL);
+		user_session(f);
 		break;
 	}
 }

@@ -203,6 +203,8 @@ static void on_event(struct pair *p, enum pair_side side, struct tp_event *ev)
 		must(ps && ps->s == ev->stream, "event for a stream that was released");
 		on_stream_event(p, ps, ev);
 	}
+	if (ev->type == TP_EV_NOTE)
+		note_fields(p->notes[p->n_notes - 1].text, ev);
 	if (ev->type == TP_EV_HELLO)
 		answer_hello(p, ev);
 	if (p->on_event)

@@ -22,7 +22,7 @@ struct pair_note {
 	bool end, fatal, resumed;
 	uint32_t reason, last_id;
 	uint64_t frames, bytes;
-	char text[PAIR_TEXT]; /* detail */
+	char text[PAIR_TEXT]; /* detail; name=value;... of NOTE */
 };
 
 /* One end of a stream; the user pointer of its tp_stream. */

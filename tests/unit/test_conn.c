@@ -535,6 +535,99 @@ START_TEST(round_trip_is_measured)
 }
 END_TEST
 
+static const struct tp_field *note_of(const char *value)
+{
+	static struct tp_field f;
+
+	f = (struct tp_field){ SPAN(":audit"), span_of(value) };
+	return &f;
+}
+
+static int note(const char *value)
+{
+	return tp_conn_note(p.end[PAIR_GATEWAY].conn, note_of(value), 1);
+}
+
+START_TEST(a_note_reaches_the_relay)
+{
+	uint64_t counted;
+
+	start();
+	counted = p.end[PAIR_RELAY].conn->rx_count;
+	ck_assert_int_eq(note("one"), 0);
+	pair_run(&p);
+	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_NOTE), 1);
+	ck_assert_str_eq(pair_last(&p, PAIR_RELAY, TP_EV_NOTE)->text, ":audit=one;");
+	ck_assert_uint_eq(p.end[PAIR_RELAY].conn->rx_count, counted);
+	/* Of those that wait only the newest goes out. */
+	ck_assert_int_eq(note("two"), 0);
+	ck_assert_int_eq(note("the third"), 0);
+	pair_run(&p);
+	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_NOTE), 2);
+	ck_assert_str_eq(pair_last(&p, PAIR_RELAY, TP_EV_NOTE)->text, ":audit=the third;");
+	small_exchange();
+	pair_done(&p);
+}
+END_TEST
+
+/* The wire stands in the middle of a note: the next ones wait as one. */
+START_TEST(a_note_that_is_being_sent_is_whole)
+{
+	start();
+	p.pull = 10;
+	ck_assert_int_eq(note("the first"), 0);
+	pair_move(&p, PAIR_GATEWAY, SIZE_MAX);
+	ck_assert_int_eq(note("the second"), 0);
+	ck_assert_int_eq(note("the third"), 0);
+	pair_run(&p);
+	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_NOTE), 2);
+	ck_assert_str_eq(pair_last(&p, PAIR_RELAY, TP_EV_NOTE)->text, ":audit=the third;");
+	assert_quiet();
+	pair_done(&p);
+}
+END_TEST
+
+START_TEST(a_note_without_a_connection_is_nothing)
+{
+	pair_init(&p);
+	pair_connect(&p);
+	ck_assert_int_eq(note("before the greeting"), 0);
+	pair_run(&p);
+	ck_assert_int_eq(note("lost on the way"), 0);
+	pair_cut(&p);
+	ck_assert_int_eq(note("detached"), 0);
+	pair_up(&p);
+	ck_assert(pair_last(&p, PAIR_GATEWAY, TP_EV_ATTACHED)->resumed);
+	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_NOTE), 0);
+	ck_assert_int_eq(note("there"), 0);
+	tp_conn_close(p.end[PAIR_GATEWAY].conn, TP_REASON_GATEWAY_STOPPED, NULL);
+	pair_run(&p);
+	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_NOTE), 0);
+	pair_done(&p);
+}
+END_TEST
+
+START_TEST(notes_have_a_size)
+{
+	static char big[TP_NOTE_MAX + 1];
+	const size_t most = TP_NOTE_MAX - 4 - strlen(":audit");
+
+	start();
+	memset(big, 'a', most + 1);
+	ck_assert_int_eq(note(big), -EMSGSIZE);
+	ck_assert_int_eq(note("line\n"), -EINVAL);
+	ck_assert_int_eq(tp_conn_note(p.end[PAIR_GATEWAY].conn, NULL, 0), -EINVAL);
+	pair_run(&p);
+	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_NOTE), 0);
+	big[most] = '\0';
+	ck_assert_int_eq(note(big), 0);
+	pair_run(&p);
+	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_NOTE), 1);
+	assert_quiet();
+	pair_done(&p);
+}
+END_TEST
+
 static int no_entropy(void *dst, size_t len)
 {
 	return -EIO;
@@ -564,4 +657,6 @@ UNIT_MAIN("conn",
 	  ADD(the_smaller_limit_of_streams_holds) ADD(oversized_fields_are_not_sent) ADD(gateway_goes_away)
 	  ADD(relay_goes_away) ADD(ping_when_idle) ADD(dead_after_two_keepalive_times)
 	  ADD(handshake_takes_too_long) ADD(close_in_order) ADD(fragmented_messages)
-	  ADD(websocket_ping_is_answered) ADD(round_trip_is_measured) ADD(without_entropy_nothing_is_sent))
+	  ADD(websocket_ping_is_answered) ADD(round_trip_is_measured) ADD(a_note_reaches_the_relay)
+	  ADD(a_note_that_is_being_sent_is_whole) ADD(a_note_without_a_connection_is_nothing) ADD(notes_have_a_size)
+	  ADD(without_entropy_nothing_is_sent))

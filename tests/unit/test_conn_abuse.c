@@ -63,7 +63,7 @@ START_TEST(frames_that_are_not_frames)
 		{ { 0 }, 0, "frame shorter than its header" },
 		{ { 0x03, 0, 0, 0, 0, 0, 0 }, 7, "frame shorter than its header" },
 		{ { 0x00, 0, 0, 0, 0, 0, 0, 0 }, 8, "unknown frame type" },
-		{ { 0x07, 0, 0, 0, 0, 0, 0, 0 }, 8, "unknown frame type" },
+		{ { 0x08, 0, 0, 0, 0, 0, 0, 0 }, 8, "unknown frame type" },
 		{ { 0x15, 0, 0, 0, 0, 0, 0, 1 }, 8, "unknown frame type" },
 		{ { 0xff, 0, 0, 0, 0, 0, 0, 1 }, 8, "unknown frame type" },
 		{ { 0x12, 2, 0, 0, 0, 0, 0, 1 }, 8, "flag not allowed on this frame" },
@@ -623,6 +623,36 @@ START_TEST(untold_frames_leave_no_trace)
 }
 END_TEST
 
+START_TEST(notes)
+{
+	const struct tp_field good = { SPAN(":audit"), SPAN("a:1:b") };
+
+	begin(TP_GATEWAY);
+	raw_fields(&r, TP_NOTE, 0, 0, &good, 1);
+	protocol_error("NOTE from a relay");
+	begin(TP_RELAY);
+	raw_frame(&r, TP_NOTE, 0, 0, "\0\x05\0", 3);
+	protocol_error("field cut short");
+	begin(TP_RELAY);
+	raw_frame(&r, TP_NOTE, 0, 0, zeros, TP_NOTE_MAX + 1);
+	protocol_error("frame payload too long");
+	raw_init(&r, TP_RELAY);
+	raw_fields(&r, TP_NOTE, 0, 0, &good, 1);
+	protocol_error("frame before the greeting");
+	begin(TP_RELAY);
+	for (unsigned i = 0; i < 10 * NOTE_RATE; i++)
+		raw_fields(&r, TP_NOTE, 0, 0, &good, 1);
+	ck_assert(!r.over);
+	for (unsigned i = 0; i < NOTE_RATE; i++) {
+		r.now_us += 1000 * 1000 / NOTE_RATE;
+		raw_fields(&r, TP_NOTE, 0, 0, &good, 1);
+	}
+	ck_assert(!r.over);
+	raw_fields(&r, TP_NOTE, 0, 0, &good, 1);
+	end_with(TP_REASON_ABUSE, true, "too many NOTE frames");
+}
+END_TEST
+
 /* Streams that have ended but were not released do not get lost with their session. */
 START_TEST(nothing_leaks_with_a_session)
 {
@@ -644,6 +674,6 @@ UNIT_MAIN("conn_abuse",
 	  ADD(credit_overrun) ADD(credit_of_nothing_and_too_much) ADD(stream_states_broken)
 	  ADD(streams_opened_while_going_away) ADD(more_streams_than_allowed) ADD(a_peer_that_acknowledges_nothing)
 	  ADD(answers_that_nobody_acknowledges) ADD(rapid_resets) ADD(resets_per_second) ADD(pings_per_second)
-	  ADD(empty_data_per_second) ADD(impossible_acknowledgements) ADD(goaway_twice)
+	  ADD(empty_data_per_second) ADD(impossible_acknowledgements) ADD(goaway_twice) ADD(notes)
 	  ADD(abandoned_in_the_middle_of_a_frame) ADD(nothing_leaks_with_a_session)
 	  ADD(untold_frames_leave_no_trace))

@@ -8,6 +8,7 @@ enum scope { SESSION, STREAM };
 #define MAX_DATA SIZE_MAX
 #define MAX_FIELDS TP_FIELDS_BYTES_MAX
 #define MAX_DETAIL TP_DETAIL_MAX
+#define MAX_NOTE TP_NOTE_MAX
 
 enum { LIMIT = 2000 };
 

@@ -76,6 +76,7 @@ enum scope { SESSION, STREAM };
 #define MAX_DATA SIZE_MAX
 #define MAX_FIELDS TP_FIELDS_BYTES_MAX
 #define MAX_DETAIL TP_DETAIL_MAX
+#define MAX_NOTE TP_NOTE_MAX
 
 static const struct {
 	const char *name;
@@ -145,6 +146,7 @@ START_TEST(limits)
 		{ "streams open at once, by default", cfg.max_streams, SIZE_MAX, "refused-not-executed" },
 		{ "RESET frames, and OPENs that had to be refused", RESET_RATE, RESET_RATE, "abuse" },
 		{ "empty DATA frames without END", EMPTY_DATA_RATE, EMPTY_DATA_RATE, "abuse" },
+		{ "NOTE frames", NOTE_RATE, 10 * NOTE_RATE, "abuse" },
 		{ "PING frames and WebSocket pings", PING_RATE, 10 * PING_RATE, "abuse" },
 		{ "frames not acknowledged by the receiver", ACK_AFTER_FRAMES, SIZE_MAX, "abuse" },
 		{ "bytes not acknowledged by the receiver", ACK_AFTER_BYTES, SIZE_MAX, "abuse" },
@@ -257,7 +259,7 @@ static void check_example(struct span title, struct span lines)
 	bad = frame_decode(buf_bytes(&bytes), buf_len(&bytes), TP_PAYLOAD_DEFAULT, &f);
 	ck_assert_msg(bad == NULL, "%.*s: %s", SPAN_FMT(title), bad);
 	ck_assert_msg(span_is(title, frame_name(f.type)), "%.*s is a %s", SPAN_FMT(title), frame_name(f.type));
-	if (f.type == TP_HELLO || f.type == TP_WELCOME || f.type == TP_OPEN || f.type == TP_HEAD)
+	if (frame_has_fields(f.type))
 		check_fields(&f, lines);
 	buf_done(&bytes);
 }

@@ -6,7 +6,7 @@ import struct
 
 from .rawhttp import Connection
 
-HELLO, WELCOME, PING, PONG, ACK, GOAWAY = range(1, 7)
+HELLO, WELCOME, PING, PONG, ACK, GOAWAY, NOTE = range(1, 8)
 OPEN, HEAD, DATA, CREDIT, RESET = range(0x10, 0x15)
 END = 1
 COUNTED = {GOAWAY, OPEN, HEAD, DATA, CREDIT, RESET}
