@@ -1,14 +1,10 @@
 #include "gateway/config.h"
 
-#include <unistd.h>
-
 #define CONFIG_STRUCT struct gateway_config
 static const struct config_option options[] = {
 #include "daemon/config_rows.h"
 #include "gateway/config.def"
 };
-
-static const char journal_socket[] = "/run/systemd/journal/socket";
 
 static int finish_relay(struct config *c, struct gateway_config *cfg, const char *text)
 {
@@ -28,25 +24,6 @@ static int finish_relay(struct config *c, struct gateway_config *cfg, const char
 		return config_fail(c, "control-plane", text,
 				   "would send the token unencrypted; give wss://, ws:// is only for a loopback host");
 	cfg->n_relays++;
-	return 0;
-}
-
-static int finish_audit(struct config *c, struct gateway_config *cfg)
-{
-	struct span sink = span_of(cfg->audit);
-
-	if (!cfg->audit)
-		cfg->audit_kind = access(journal_socket, F_OK) == 0 ? GATEWAY_AUDIT_JOURNALD : GATEWAY_AUDIT_NONE;
-	else if (span_is(sink, "none"))
-		cfg->audit_kind = GATEWAY_AUDIT_NONE;
-	else if (span_is(sink, "journald"))
-		cfg->audit_kind = GATEWAY_AUDIT_JOURNALD;
-	else if (span_starts(sink, "file:/") && sink.len > 6)
-		cfg->audit_kind = GATEWAY_AUDIT_FILE;
-	else
-		return config_fail(c, "audit", cfg->audit,
-				   "is not allowed; give journald, file:/PATH (absolute) or none");
-	cfg->audit_path = cfg->audit_kind == GATEWAY_AUDIT_FILE ? cfg->audit + 5 : NULL;
 	return 0;
 }
 
@@ -78,7 +55,7 @@ static int finish(struct config *c, void *target)
 	for (size_t i = 0; r == 0 && i < cfg->control_plane_urls.n; i++)
 		r = finish_relay(c, cfg, cfg->control_plane_urls.items[i].text);
 	if (r == 0)
-		r = finish_audit(c, cfg);
+		r = audit_options_finish(c, &cfg->audit);
 	if (r == 0)
 		r = finish_health(c, cfg);
 	return r;

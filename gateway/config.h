@@ -2,12 +2,11 @@
 #pragma once
 
 #include "base/log.h"
+#include "daemon/audit_options.h"
 #include "daemon/config.h"
 #include "daemon/url.h"
 
 enum { GATEWAY_RELAYS_MAX = 8 };
-
-enum gateway_audit { GATEWAY_AUDIT_NONE, GATEWAY_AUDIT_JOURNALD, GATEWAY_AUDIT_FILE };
 
 struct gateway_config {
 	/* As in config.def. */
@@ -24,7 +23,8 @@ struct gateway_config {
 	uint64_t max_response_bytes; /* 0: no limit */
 	unsigned max_streams;
 	uint64_t call_timeout_ms; /* 0: none */
-	char *audit;
+	struct audit_options audit;
+	char *state_dir; /* NULL: $STATE_DIRECTORY or none */
 	char *health_listen;
 	int log_choice;
 	char *config_file;
@@ -34,8 +34,6 @@ struct gateway_config {
 	struct url relays[GATEWAY_RELAYS_MAX]; /* of control_plane_urls, {region} replaced */
 	size_t n_relays;
 	bool allow_tls12;
-	enum gateway_audit audit_kind;
-	const char *audit_path;   /* into audit, for GATEWAY_AUDIT_FILE */
 	const char *health_addr;  /* into health_listen; NULL: none */
 	enum log_level log_level;
 };
