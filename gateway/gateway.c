@@ -9,6 +9,7 @@
 #include "daemon/health.h"
 #include "daemon/notify.h"
 #include "gateway/exchange.h"
+#include "gateway/records.h"
 #include "gateway/session.h"
 #include "gateway/status.h"
 
@@ -32,7 +33,7 @@ struct gateway {
 	struct tls_context *tls;
 	struct token *token;
 	struct upstream *upstream;
-	struct audit *audit;
+	struct records records;
 	struct session *session;
 	struct health *health;
 	struct exchange_context exchanges;
@@ -47,8 +48,6 @@ struct gateway {
 
 static void fill_status(const struct gateway *g, struct gateway_status *st)
 {
-	const char *audit_detail = "";
-
 	*st = (struct gateway_status){
 		.now_ms = loop_now_ms(g->loop),
 		.session = session_status(g->session),
@@ -59,8 +58,7 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
 	};
-	st->audit_ok = audit_healthy(g->audit, &audit_detail);
-	st->audit_detail = audit_detail;
+	st->audit_ok = audit_setup_check(&g->records.setup, st->audit_detail, sizeof(st->audit_detail));
 }
 
 static bool on_ready(void *user, struct buf *json_out)
@@ -77,10 +75,12 @@ static int on_metrics(void *user, struct buf *out)
 {
 	struct gateway *g = user;
 	struct gateway_status st;
+	int r;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
 	fill_status(g, &st);
-	return status_metrics(&st, out);
+	r = status_metrics(&st, out);
+	return r < 0 ? r : audit_setup_metrics(&g->records.setup, out, "mcp_tunnel_gateway");
 }
 
 static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics };
@@ -116,13 +116,19 @@ static void on_state(void *user, enum session_state state)
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
-	if (state == SESSION_ATTACHED) {
-		audit_set_session(g->audit, session_status(g->session)->session_id, session_peer(g->session));
-	}
+	records_session_state(&g->records, session_status(g->session), session_peer(g->session));
 	tell_systemd(g);
 }
 
-static const struct session_ops session_callbacks = { .on_stream = on_stream, .on_state = on_state };
+static void on_token(void *user, const struct token *token)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	records_token(&g->records, token);
+}
+
+static const struct session_ops session_callbacks = { .on_stream = on_stream, .on_state = on_state, .on_token = on_token };
 
 /* ---- stopping ---- */
 
@@ -133,17 +139,18 @@ static void stop_now(struct gateway *g)
 		log_warning("drain time is over: ending %zu calls", g->exchanges.open);
 	exchange_end_all(&g->exchanges, TP_REASON_GATEWAY_STOPPED, "--drain-timeout of the gateway");
 	session_stop(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
+	records_stop(&g->records, "signal");
 	log_notice("stopped");
 	loop_stop(g->loop);
 }
 
-/* The relay has the last answers, and no call of its can still be on the way. */
+/* The relay has the last answers, no call of its can still be on the way, and what there is to write down is written. */
 static bool drained(struct gateway *g)
 {
 	struct transport *t = session_transport(g->session);
 	struct tp_conn *c = transport_conn(t);
 
-	if (g->exchanges.open)
+	if (g->exchanges.open || !audit_setup_is_idle(&g->records.setup))
 		return false;
 	(void)tp_conn_ask(c, loop_now_us(g->loop));
 	transport_kick(t);
@@ -186,7 +193,7 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
-	audit_reopen(g->audit);
+	records_reload(&g->records);
 	session_poke(g->session);
 	log_info("SIGHUP: the audit file is open anew; the token file is read again at the next connection");
 }
@@ -260,24 +267,6 @@ static int make_upstream(struct gateway *g)
 	return upstream_new(g->loop, &cfg, &g->upstream);
 }
 
-static int make_audit(struct gateway *g, char *err, size_t err_size)
-{
-	static const enum audit_sink sinks[] = {
-		[GATEWAY_AUDIT_NONE] = AUDIT_NONE,
-		[GATEWAY_AUDIT_JOURNALD] = AUDIT_JOURNALD,
-		[GATEWAY_AUDIT_FILE] = AUDIT_FILE,
-	};
-	const struct audit_config cfg = {
-		.sink = sinks[g->cfg->audit_kind],
-		.path = g->cfg->audit_path,
-		.identifier = "mcp-tunnel-gateway",
-		.hash_secret = span_of(g->token->text),
-		.tunnel_id = g->token->tunnel_id,
-	};
-
-	return audit_new(g->loop, &cfg, err, err_size, &g->audit);
-}
-
 static int make_session(struct gateway *g)
 {
 	struct session_config cfg = {
@@ -302,7 +291,9 @@ static void make_exchanges(struct gateway *g)
 	g->exchanges.loop = g->loop;
 	g->exchanges.transport = session_transport(g->session);
 	g->exchanges.upstream = g->upstream;
-	g->exchanges.audit = g->audit;
+	g->exchanges.audit = &g->records.setup.shared;
+	g->exchanges.hash = &g->records.hash;
+	g->exchanges.where = &g->records.where;
 	g->exchanges.policy.allow_query = cfg->allow_query;
 	g->exchanges.authority = cfg->mcp_server.authority;
 	g->exchanges.target = cfg->mcp_server.target;
@@ -332,7 +323,7 @@ static int build(struct gateway *g, char *err, size_t err_size)
 	if (r == 0)
 		r = make_upstream(g);
 	if (r == 0)
-		r = make_audit(g, err, err_size);
+		r = records_init(&g->records, g->loop, g->cfg, g->token, err, err_size);
 	if (r == 0)
 		r = make_session(g);
 	if (r < 0)
@@ -372,7 +363,7 @@ struct gateway *gateway_free(struct gateway *g)
 		if (*events[i])
 			event_free(*events[i]);
 	session_free(g->session);
-	audit_free(g->audit);
+	records_done(&g->records);
 	upstream_free(g->upstream);
 	loop_free(g->loop);
 	tls_free(g->tls);
@@ -386,11 +377,12 @@ int gateway_run(struct gateway *g)
 {
 	log_notice("mcp-tunnel-gateway " MCP_TUNNEL_VERSION ": tunnel %s, MCP server %s", g->token->tunnel_id,
 		   g->upstream_name);
-	if (g->cfg->audit_kind == GATEWAY_AUDIT_NONE && !g->cfg->audit)
+	if (g->cfg->audit.sink == AUDIT_NONE && !g->cfg->audit.chosen)
 		log_warning("calls are not written down: there is no journal here; use --audit file:/PATH, or --audit none to "
 			    "say that this is meant");
 	/* Started is not attached: a boot without network is no failed start. /readyz and STATUS say when calls get through. */
 	notify_ready("Starting");
+	records_start(&g->records, g->session);
 	session_start(g->session);
 	upstream_probe(g->upstream);
 	return loop_run(g->loop);

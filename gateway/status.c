@@ -81,7 +81,7 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 	else if (!session_ok(st))
 		snprintf(dst, size, "Not ready: %s%s%s", session_reason(st), st->session->detail[0] ? ": " : "", st->session->detail);
 	else if (!st->audit_ok)
-		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail ? st->audit_detail : "");
+		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
 	else if (!upstream_ok(st))
 		snprintf(dst, size, "Not ready: MCP server %s: %s", st->upstream_name,
 			 st->upstream->known ? st->upstream->detail : "not tried yet");

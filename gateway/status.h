@@ -11,7 +11,7 @@ struct gateway_status {
 	const char *upstream_name;
 	const struct exchange_context *exchanges;
 	bool audit_ok;
-	const char *audit_detail; /* NULL or a phrase */
+	char audit_detail[256]; /* a phrase, or empty */
 	bool stopping;
 	size_t memory; /* of the session, bytes */
 	uint64_t rtt_us;
