@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "daemon/audit_options.h"
 #include "daemon/config.h"
+#include "daemon/egress.h"
 #include "daemon/url.h"
 
 enum { GATEWAY_RELAYS_MAX = 8 };
@@ -14,6 +15,8 @@ struct gateway_config {
 	struct config_list control_plane_urls;
 	char *region;
 	char *ca_file; /* NULL: the system's */
+	char *proxy;
+	char *proxy_auth_file; /* NULL: none */
 	int tls_min;
 	uint64_t keepalive_ms;
 	uint64_t drain_timeout_ms;
@@ -33,6 +36,7 @@ struct gateway_config {
 	/* Derived. */
 	struct url relays[GATEWAY_RELAYS_MAX]; /* of control_plane_urls, {region} replaced */
 	size_t n_relays;
+	struct egress_config egress;
 	bool allow_tls12;
 	const char *health_addr;  /* into health_listen; NULL: none */
 	enum log_level log_level;

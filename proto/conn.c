@@ -112,16 +112,26 @@ static struct span decimal(char dst[24], uint64_t v)
 	return span_of(dst);
 }
 
+void tp_conn_replaces(struct tp_conn *c, const uint8_t session[TP_SESSION_ID_BYTES])
+{
+	assert(c->cfg.role == TP_GATEWAY);
+	memcpy(c->replaces, session, TP_SESSION_ID_BYTES);
+}
+
 static int send_hello(struct tp_conn *c)
 {
-	char session[2 * TP_SESSION_ID_BYTES + 1] = "", n[4][24];
+	static const uint8_t none[TP_SESSION_ID_BYTES];
+	char session[2 * TP_SESSION_ID_BYTES + 1] = "", replaces[sizeof(session)] = "", n[4][24];
 
 	if (c->has_session)
 		hex_encode(c->session, sizeof(c->session), session);
+	if (memcmp(c->replaces, none, sizeof(none)) != 0)
+		hex_encode(c->replaces, sizeof(c->replaces), replaces);
 
 	const struct tp_field fields[] = {
 		{ SPAN(":version"), SPAN("1") },
 		{ SPAN(":session"), span_of(session) },
+		{ SPAN(":replaces"), span_of(replaces) },
 		{ SPAN(":received"), decimal(n[0], c->rx_count) },
 		{ SPAN(":max-payload"), decimal(n[1], c->cfg.max_payload) },
 		{ SPAN(":window"), decimal(n[2], c->cfg.window_initial) },

@@ -90,6 +90,7 @@ struct tp_conn {
 	bool has_session;
 	bool broken; /* while detached a frame could not be kept: this session cannot go on */
 	uint8_t session[TP_SESSION_ID_BYTES];
+	uint8_t replaces[TP_SESSION_ID_BYTES];
 	struct idmap streams;
 	uint32_t last_id;      /* highest stream id opened */
 	uint32_t open_streams; /* not closed */

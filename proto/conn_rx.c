@@ -63,6 +63,14 @@ static const char *read_greeting(struct tp_conn *c, struct tp_event *ev, uint64_
 	return NULL;
 }
 
+static bool read_replaces(struct tp_event *ev)
+{
+	struct span replaces = tp_field_get(ev->fields, ev->n_fields, ":replaces");
+
+	memset(ev->replaces, 0, sizeof(ev->replaces));
+	return !replaces.len || hex_decode(replaces, ev->replaces, sizeof(ev->replaces)) == 0;
+}
+
 static bool on_hello(struct tp_conn *c, struct tp_event *ev)
 {
 	uint64_t streams;
@@ -74,6 +82,8 @@ static bool on_hello(struct tp_conn *c, struct tp_event *ev)
 		bad = read_greeting(c, ev, &c->hello_received);
 	if (!bad && field_u64(ev, ":max-streams", UINT32_MAX, &streams) < 0)
 		bad = "HELLO without a valid :max-streams";
+	if (!bad && !read_replaces(ev))
+		bad = "HELLO with a malformed :replaces";
 	if (bad) {
 		protocol_error(c, bad);
 		return false;
@@ -113,6 +123,7 @@ static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 	memcpy(c->session, ev->session, sizeof(c->session));
 	c->has_session = true;
 	c->grace_ms = grace_ms;
+	memset(c->replaces, 0, sizeof(c->replaces));
 	c->rx_acked = c->rx_count;
 	c->rx_bytes_unacked = 0;
 	c->carrier.ready = true;

@@ -97,6 +97,7 @@ struct tp_event {
 	uint64_t replayed_frames, replayed_bytes; /* ATTACHED: what this end sends again */
 	uint32_t last_id;
 	uint8_t session[TP_SESSION_ID_BYTES]; /* HELLO (all zero: a new session), ATTACHED */
+	uint8_t replaces[TP_SESSION_ID_BYTES]; /* HELLO: a session whose gateway is dead; all zero: none */
 	struct span version, region;          /* HELLO */
 	size_t n_fields;
 	struct tp_field fields[TP_FIELDS_COUNT_MAX]; /* spans valid until the next call of tp_conn_next() */
@@ -109,6 +110,9 @@ struct tp_conn *tp_conn_free(struct tp_conn *c);
 /* A connection is there, upgraded. The gateway's HELLO is queued. Detaches first when need be. */
 int tp_conn_attach(struct tp_conn *c, uint64_t now_ms);
 void tp_conn_detach(struct tp_conn *c);
+/* Gateway: the session of a process that is dead and whose place this one takes. Named in every HELLO until a WELCOME comes, so that
+ * the relay ends it at once. */
+void tp_conn_replaces(struct tp_conn *c, const uint8_t session[TP_SESSION_ID_BYTES]);
 bool tp_conn_is_attached(const struct tp_conn *c); /* between TP_EV_ATTACHED and detach or failure */
 
 /* Relay, after TP_EV_HELLO on `fresh`: */

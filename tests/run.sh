@@ -65,6 +65,7 @@ needs() {
 		echo jq:jq iproute2:ip nftables:nft
 	fi
 	if wanted e2e; then
+		echo tinyproxy-bin:tinyproxy
 		python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 		node_is_new_enough || echo nodejs npm
 	fi
