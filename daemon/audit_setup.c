@@ -4,7 +4,6 @@
 #include <stdio.h>
 
 #include "daemon/openmetrics.h"
-#include "daemon/state_dir.h"
 #include "daemon/token.h"
 
 enum { THREADS_MAX = 2 };
@@ -27,16 +26,6 @@ static int load_key(struct audit_setup *s, const char *path, char *err, size_t e
 	return r;
 }
 
-static int open_state(struct audit_setup *s, const char *path, char *err, size_t err_size)
-{
-	char why[CONFIG_ERROR_MAX];
-	int r = state_dir_open(path, why, sizeof(why), &s->state);
-
-	if (r < 0)
-		snprintf(err, err_size, "--state-dir: %s", why);
-	return r;
-}
-
 int audit_setup_init(struct audit_setup *s, struct loop *l, const struct audit_setup_config *cfg, char *err, size_t err_size)
 {
 	const struct audit_options *o = cfg->options;
@@ -44,6 +33,7 @@ int audit_setup_init(struct audit_setup *s, struct loop *l, const struct audit_s
 		.sink = o->sink,
 		.path = o->path,
 		.side = cfg->side,
+		.state_dir = cfg->state_dir,
 		.allow_on_failure = o->on_failure == 1,
 		.sync = (enum audit_sync)o->sync_choice,
 		.read_back = (enum audit_read_back)o->read_back_choice,
@@ -55,8 +45,6 @@ int audit_setup_init(struct audit_setup *s, struct loop *l, const struct audit_s
 	s->plain = o->hash == 1;
 	if (o->hash_key_file)
 		r = load_key(s, o->hash_key_file, err, err_size);
-	if (r == 0 && o->sink != AUDIT_NONE && cfg->state_dir && !cfg->check_only)
-		r = open_state(s, cfg->state_dir, err, err_size);
 	if (r < 0)
 		return r;
 	snprintf(err, err_size, "out of memory");
@@ -64,7 +52,6 @@ int audit_setup_init(struct audit_setup *s, struct loop *l, const struct audit_s
 	if (r < 0)
 		return r;
 	audit.worker = s->worker;
-	audit.state_dir = s->state;
 	r = audit_new(l, &audit, err, err_size, &s->audit);
 	if (r < 0)
 		return r;
@@ -80,7 +67,6 @@ void audit_setup_done(struct audit_setup *s)
 {
 	s->audit = audit_free(s->audit);
 	s->worker = worker_free(s->worker);
-	s->state = state_dir_close(s->state);
 	audit_hash_done(&s->file_key);
 	s->shared = (struct audit_calls_shared){ 0 };
 }

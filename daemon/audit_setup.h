@@ -1,5 +1,4 @@
-/* Everything that a program has for its audit log: the log itself, the threads and the directory that it needs, the key of the
- * hashes. */
+/* Everything that a program has for its audit log: the log itself, the threads that it needs, the key of the hashes. */
 #pragma once
 
 #include "daemon/audit_calls.h"
@@ -9,16 +8,14 @@ struct audit_setup {
 	struct audit_calls_shared shared; /* its audit is NULL where nothing is written down */
 	struct audit *audit;              /* never NULL */
 	struct worker *worker;
-	struct state_dir *state;
 	struct audit_hash file_key; /* --audit-hash-key-file */
 	bool has_file_key, plain, stopped;
 };
 
 struct audit_setup_config {
 	const struct audit_options *options;
-	const char *side;      /* "gateway" or "relay" */
-	const char *state_dir; /* NULL: none */
-	bool check_only;       /* touches nothing that another process may be using */
+	const char *side; /* "gateway" or "relay" */
+	struct state_dir *state_dir; /* borrowed; NULL: none */
 	void (*on_checkpoint)(void *user, const char *head);
 	void *user;
 };

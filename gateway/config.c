@@ -27,6 +27,18 @@ static int finish_relay(struct config *c, struct gateway_config *cfg, const char
 	return 0;
 }
 
+/* systemd may name several in $STATE_DIRECTORY; the first is meant. */
+static int finish_state(struct config *c, struct gateway_config *cfg)
+{
+	struct span list = span_of(cfg->state_dir ? cfg->state_dir : getenv("STATE_DIRECTORY"));
+	struct span path = cfg->state_dir ? list : span_split(&list, ':');
+
+	if (path.len >= sizeof(cfg->state_path))
+		return config_fail(c, "state-dir", NULL, "the path is too long");
+	snprintf(cfg->state_path, sizeof(cfg->state_path), "%.*s", SPAN_FMT(path));
+	return 0;
+}
+
 static int finish_health(struct config *c, struct gateway_config *cfg)
 {
 	const char *why;
@@ -67,6 +79,8 @@ static int finish(struct config *c, void *target)
 		r = finish_proxy(c, cfg);
 	if (r == 0)
 		r = audit_options_finish(c, &cfg->audit);
+	if (r == 0)
+		r = finish_state(c, cfg);
 	if (r == 0)
 		r = finish_health(c, cfg);
 	return r;

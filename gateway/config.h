@@ -7,7 +7,7 @@
 #include "daemon/egress.h"
 #include "daemon/url.h"
 
-enum { GATEWAY_RELAYS_MAX = 8 };
+enum { GATEWAY_RELAYS_MAX = 8, GATEWAY_PATH_MAX = 4096 };
 
 struct gateway_config {
 	/* As in config.def. */
@@ -27,7 +27,7 @@ struct gateway_config {
 	unsigned max_streams;
 	uint64_t call_timeout_ms; /* 0: none */
 	struct audit_options audit;
-	char *state_dir; /* NULL: $STATE_DIRECTORY or none */
+	char *state_dir;
 	char *health_listen;
 	int log_choice;
 	char *config_file;
@@ -38,6 +38,7 @@ struct gateway_config {
 	size_t n_relays;
 	struct egress_config egress;
 	bool allow_tls12;
+	char state_path[GATEWAY_PATH_MAX]; /* state_dir, or of $STATE_DIRECTORY; empty: none */
 	const char *health_addr;  /* into health_listen; NULL: none */
 	enum log_level log_level;
 };

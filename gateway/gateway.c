@@ -8,6 +8,7 @@
 #include "daemon/digest.h"
 #include "daemon/health.h"
 #include "daemon/notify.h"
+#include "daemon/state_dir.h"
 #include "daemon/process.h"
 #include "gateway/exchange.h"
 #include "gateway/records.h"
@@ -34,6 +35,7 @@ struct gateway {
 	struct tls_context *tls;
 	struct token *token;
 	struct upstream *upstream;
+	struct state_dir *state; /* NULL: none */
 	struct records records;
 	struct session *session;
 	struct health *health;
@@ -59,6 +61,7 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
 	};
+	st->audit_optional = g->records.setup.shared.allow_on_failure;
 	st->audit_ok = audit_setup_check(&g->records.setup, st->audit_detail, sizeof(st->audit_detail));
 }
 
@@ -306,6 +309,20 @@ static void make_exchanges(struct gateway *g)
 	g->exchanges.call_timeout_ms = cfg->call_timeout_ms;
 }
 
+/* Not for --check-config: a gateway that runs holds it. */
+static int open_state(struct gateway *g, char *err, size_t err_size)
+{
+	char why[CONFIG_ERROR_MAX];
+	int r;
+
+	if (!g->cfg->state_path[0] || g->cfg->check_config)
+		return 0;
+	r = state_dir_open(g->cfg->state_path, why, sizeof(why), &g->state);
+	if (r < 0)
+		snprintf(err, err_size, "--state-dir: %s", why);
+	return r;
+}
+
 /* Configuration first, so that its errors are told before anything is touched. */
 static int build(struct gateway *g, char *err, size_t err_size)
 {
@@ -318,6 +335,8 @@ static int build(struct gateway *g, char *err, size_t err_size)
 		return -EINVAL;
 	}
 	r = make_tls(g, err, err_size);
+	if (r == 0)
+		r = open_state(g, err, err_size);
 	if (r < 0)
 		return r;
 	snprintf(err, err_size, "out of memory");
@@ -325,7 +344,7 @@ static int build(struct gateway *g, char *err, size_t err_size)
 	if (r == 0)
 		r = make_upstream(g);
 	if (r == 0)
-		r = records_init(&g->records, g->loop, g->cfg, g->token, err, err_size);
+		r = records_init(&g->records, g->loop, g->cfg, g->state, g->token, err, err_size);
 	if (r == 0)
 		r = make_session(g);
 	if (r < 0)
@@ -366,6 +385,7 @@ struct gateway *gateway_free(struct gateway *g)
 			event_free(*events[i]);
 	session_free(g->session);
 	records_done(&g->records);
+	state_dir_close(g->state);
 	upstream_free(g->upstream);
 	loop_free(g->loop);
 	tls_free(g->tls);

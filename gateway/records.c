@@ -1,8 +1,6 @@
 #include "gateway/records.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 
@@ -19,30 +17,18 @@ static void on_checkpoint(void *user, const char *head)
 	transport_kick(t);
 }
 
-/* systemd may name several; the first is the one to use. */
-static int default_state_dir(char *dst, size_t size)
+int records_init(struct records *r, struct loop *l, const struct gateway_config *cfg, struct state_dir *state, const struct token *token,
+		 char *err, size_t err_size)
 {
-	struct span list = span_of(getenv("STATE_DIRECTORY")), first = span_split(&list, ':');
-
-	snprintf(dst, size, "%.*s", SPAN_FMT(first));
-	return first.len && first.len < size;
-}
-
-int records_init(struct records *r, struct loop *l, const struct gateway_config *cfg, const struct token *token, char *err, size_t err_size)
-{
-	char state_dir[4096];
-	struct audit_setup_config setup = {
+	const struct audit_setup_config setup = {
 		.options = &cfg->audit,
 		.side = "gateway",
-		.state_dir = cfg->state_dir,
-		.check_only = cfg->check_config,
+		.state_dir = state,
 		.on_checkpoint = on_checkpoint,
 		.user = r,
 	};
 	int rc;
 
-	if (!setup.state_dir && default_state_dir(state_dir, sizeof(state_dir)))
-		setup.state_dir = state_dir;
 	rc = audit_setup_init(&r->setup, l, &setup, err, err_size);
 	if (rc == 0)
 		rc = audit_setup_hash(&r->setup, span_of(token->text), &r->hash);

@@ -17,7 +17,8 @@ struct records {
 };
 
 /* -EINVAL: the configuration is to blame. err gets one line for people. records_done() also after a failure. */
-int records_init(struct records *r, struct loop *l, const struct gateway_config *cfg, const struct token *token, char *err, size_t err_size);
+int records_init(struct records *r, struct loop *l, const struct gateway_config *cfg, struct state_dir *state, const struct token *token,
+		 char *err, size_t err_size);
 void records_done(struct records *r);
 
 /* gateway.start. Heads of checkpoints go to the relay of that session from now on. */

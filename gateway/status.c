@@ -15,9 +15,14 @@ static bool session_ok(const struct gateway_status *st)
 	return st->session->state == SESSION_ATTACHED;
 }
 
+static bool audit_ok(const struct gateway_status *st)
+{
+	return st->audit_ok || st->audit_optional;
+}
+
 bool status_is_ready(const struct gateway_status *st)
 {
-	return session_ok(st) && upstream_ok(st) && st->audit_ok && !st->stopping;
+	return session_ok(st) && upstream_ok(st) && audit_ok(st) && !st->stopping;
 }
 
 static void add_check(struct buf *out, bool first, const char *name, bool ok, const char *reason, const char *detail,
@@ -80,7 +85,7 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 		snprintf(dst, size, "Stopping: %zu calls open", st->exchanges->open);
 	else if (!session_ok(st))
 		snprintf(dst, size, "Not ready: %s%s%s", session_reason(st), st->session->detail[0] ? ": " : "", st->session->detail);
-	else if (!st->audit_ok)
+	else if (!audit_ok(st))
 		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
 	else if (!upstream_ok(st))
 		snprintf(dst, size, "Not ready: MCP server %s: %s", st->upstream_name,

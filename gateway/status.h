@@ -11,6 +11,7 @@ struct gateway_status {
 	const char *upstream_name;
 	const struct exchange_context *exchanges;
 	bool audit_ok;
+	bool audit_optional; /* calls go on without (--audit-on-failure continue) */
 	char audit_detail[256]; /* a phrase, or empty */
 	bool stopping;
 	size_t memory; /* of the session, bytes */

@@ -5,12 +5,18 @@
 
 bool metrics_ready(const struct relay *r, struct buf *json_out)
 {
+	char detail[256];
+	bool audit_ok = audit_setup_check(&r->audit, detail, sizeof(detail));
+	bool ready = !r->stopping && (audit_ok || r->audit.shared.allow_on_failure);
+
 	buf_printf(json_out,
-		   "{\"ready\":%s,\"version\":\"" MCP_TUNNEL_VERSION "\",\"checks\":{\"running\":{\"ok\":%s,\"reason\":\"%s\"}},"
-		   "\"gateways_attached\":%zu,\"calls_open\":%zu}\n",
-		   r->stopping ? "false" : "true", r->stopping ? "false" : "true", r->stopping ? "stopping" : "ok", attach_count(r),
-		   r->calls_open);
-	return !r->stopping;
+		   "{\"ready\":%s,\"version\":\"" MCP_TUNNEL_VERSION "\",\"checks\":{\"running\":{\"ok\":%s,\"reason\":\"%s\"},"
+		   "\"audit\":{\"ok\":%s,\"reason\":\"%s\",\"detail\":\"",
+		   ready ? "true" : "false", r->stopping ? "false" : "true", r->stopping ? "stopping" : "ok", audit_ok ? "true" : "false",
+		   audit_ok ? "ok" : "audit-unavailable");
+	buf_add_json_text(json_out, detail);
+	buf_printf(json_out, "\"}},\"gateways_attached\":%zu,\"calls_open\":%zu}\n", attach_count(r), r->calls_open);
+	return ready;
 }
 
 int metrics_write(const struct relay *r, struct buf *out)
@@ -33,6 +39,8 @@ int metrics_write(const struct relay *r, struct buf *out)
 	};
 	int rc = openmetrics_rows(out, "mcp_tunnel_relay", rows, ARRAY_LEN(rows));
 
+	if (rc == 0)
+		rc = audit_setup_metrics(&r->audit, out, "mcp_tunnel_relay");
 	return rc < 0 ? rc : openmetrics_by_reason(out, "mcp_tunnel_relay", "calls_ended", "Calls that ended, by reason; none means complete.",
 						   c->calls_ended, ARRAY_LEN(c->calls_ended));
 }
