@@ -5,7 +5,9 @@
 #include "daemon/audit_options.h"
 #include "daemon/config.h"
 #include "daemon/egress.h"
+#include "daemon/tls.h"
 #include "daemon/url.h"
+#include "gateway/guard.h"
 
 enum { GATEWAY_RELAYS_MAX = 8, GATEWAY_PATH_MAX = 4096 };
 
@@ -15,12 +17,16 @@ struct gateway_config {
 	struct config_list control_plane_urls;
 	char *region;
 	char *ca_file; /* NULL: the system's */
+	char *client_cert, *client_key; /* NULL: none */
+	struct config_list pin_texts;
 	char *proxy;
 	char *proxy_auth_file; /* NULL: none */
 	int tls_min;
 	uint64_t keepalive_ms;
 	uint64_t drain_timeout_ms;
 	struct url mcp_server;
+	struct config_list upstream_allow;
+	char *upstream_ca, *upstream_cert, *upstream_key; /* NULL: none */
 	bool allow_query;
 	uint64_t max_request_bytes;
 	uint64_t max_response_bytes; /* 0: no limit */
@@ -31,14 +37,15 @@ struct gateway_config {
 	char *health_listen;
 	int log_choice;
 	char *config_file;
-	bool check_config;
+	bool check_config, print_config;
 
 	/* Derived. */
 	struct url relays[GATEWAY_RELAYS_MAX]; /* of control_plane_urls, {region} replaced */
 	size_t n_relays;
+	struct tls_client_options relay_tls, upstream_tls; /* upstream_tls: for https:// */
 	struct egress_config egress;
-	bool allow_tls12;
 	char state_path[GATEWAY_PATH_MAX]; /* state_dir, or of $STATE_DIRECTORY; empty: none */
+	struct guard guard;
 	const char *health_addr;  /* into health_listen; NULL: none */
 	enum log_level log_level;
 };

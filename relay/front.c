@@ -147,7 +147,8 @@ static void write_answer(struct front *f)
 		f->close_after = true;
 	a.close = f->close_after;
 	a.head_only = f->head_only;
-	f->relay->counters.refused++;
+	f->relay->counters.refused[MIN(a.reason, (uint32_t)ARRAY_LEN(f->relay->counters.refused) - 1)]++;
+	log_debug("answered %u (%s)%s%s", a.status, tp_reason_name(a.reason), a.call_id ? ", call " : "", a.call_id ? a.call_id : "");
 	if (answer_write(&f->out, &a) < 0) {
 		front_close(f);
 		return;
@@ -392,7 +393,7 @@ static void serve_head(struct front *f)
 	if (!agent)
 		refuse_agent(f, &q);
 	else if (f->relay->stopping)
-		deny(f, &q, agent, NULL, TP_REASON_RELAY_STOPPED, NULL);
+		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
 	else
 		start_call(f, &q, agent);
 }
@@ -571,7 +572,7 @@ static void on_hold_expired(void *user)
 	if (read_head(f, &q, &why))
 		agent = check_agent(f->relay, &q);
 	if (f->relay->stopping)
-		deny(f, &q, agent, NULL, TP_REASON_RELAY_STOPPED, NULL);
+		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
 	else
 		deny_not_attached(f, &q, agent);
 	after_hold(f);
