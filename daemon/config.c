@@ -42,27 +42,37 @@ static struct source *source_of(const struct config *c, const struct config_opti
 
 /* --- errors --- */
 
+/* Where the query of a URL begins; the end of the text where there is none. */
+static const char *query_of(const char *value)
+{
+	bool is_url = strstr(value, "://") || strncmp(value, "unix:", 5) == 0;
+
+	return value + (is_url ? strcspn(value, "?") : strlen(value));
+}
+
 /* A value in a message: bounded, one line, and without what may be a secret in the wrong place. */
 static void quote_value(const char *value, char *out, size_t size)
 {
 	const char *authority = strstr(value, "://"), *at = authority ? strrchr(authority, '@') : NULL;
+	const char *query = query_of(value);
 	size_t n = 0;
 
 	if (strncmp(value, "mtt_", 4) == 0 || strncmp(value, "mtk_", 4) == 0) {
 		snprintf(out, size, "%.4s...", value);
 		return;
 	}
-	for (const char *p = value; *p && n + 4 < size; p++) {
+	for (const char *p = value; p < query && n + 8 < size; p++) {
 		if (at && p == authority + 3) {
 			memcpy(out + n, "...", 3);
 			n += 3;
 			p = at;
 			at = NULL;
+			if (p >= query)
+				break;
 		}
-		if (n + 4 < size)
-			out[n++] = (unsigned char)*p < ' ' || *p == 0x7f ? '?' : *p;
+		out[n++] = (unsigned char)*p < ' ' || *p == 0x7f ? '?' : *p;
 	}
-	out[n] = '\0';
+	snprintf(out + n, size - n, "%s", *query ? "?..." : "");
 }
 
 static int fail_at(struct config *c, const struct source *src, const char *name, const char *value, const char *why)

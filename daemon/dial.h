@@ -22,6 +22,7 @@ enum dial_error {
 	DIAL_CONNECT,  /* error holds errno of the last attempt */
 	DIAL_TIMEOUT,
 	DIAL_REFUSED_BY_POLICY, /* no address was allowed */
+	DIAL_PROXY, /* daemon/egress.h: the proxy was reached, and does not connect us */
 };
 
 /* Called once, never from dial_start(); the dial is gone then. fd >= 0 (connected, non-blocking, close-on-exec, TCP_NODELAY) is given to the callee; on failure -1, and `detail` is one phrase for people:

@@ -22,9 +22,17 @@ static EVP_MD *md_sha256, *md_sha1;
 
 /* Looking a digest up by name costs more than hashing a short message; a context keeps its inner state too. */
 static _Thread_local struct digest scratch;
+static pthread_key_t scratch_key;
+
+static void scratch_done(void *ctx)
+{
+	EVP_MD_CTX_free(ctx);
+}
 
 static void fetch_digests(void)
 {
+	if (pthread_key_create(&scratch_key, scratch_done) != 0)
+		return;
 	md_sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	md_sha1 = EVP_MD_fetch(NULL, "SHA1", NULL);
 }
@@ -34,10 +42,14 @@ static int digest_open(struct digest *d, EVP_MD **md)
 	pthread_once(&fetch_once, fetch_digests);
 	if (!*md)
 		return -EIO;
-	if (!d->ctx)
+	if (!d->ctx) {
 		d->ctx = EVP_MD_CTX_new();
-	if (!d->ctx)
-		return -ENOMEM;
+		if (!d->ctx)
+			return -ENOMEM;
+		/* Of a thread that ends; the main thread's stays. */
+		if (d == &scratch)
+			pthread_setspecific(scratch_key, d->ctx);
+	}
 	if (!EVP_DigestInit_ex2(d->ctx, *md, NULL))
 		return -EIO;
 	d->open = true;

@@ -1,6 +1,7 @@
 #include "daemon/process.h"
 
 #include <malloc.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,4 +18,15 @@ void process_init(void)
 	(void)setrlimit(RLIMIT_CORE, &none);
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	umask(0077);
+}
+
+void process_signals(bool through)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(through ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
 }

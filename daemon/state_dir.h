@@ -7,7 +7,7 @@ enum { STATE_NAME_MAX = 64 };
 
 struct state_dir;
 
-/* Opens the directory, made with mode 0700 when only it is missing, and locks it (flock() on the file "lock" in it, which holds the
+/* Opens the directory, made with mode 0700 when only it is missing, and locks it (flock() on the file "pid" in it, which holds the
  * pid). -EBUSY: another process has it. err gets one line for people. */
 int state_dir_open(const char *path, char *err, size_t err_size, struct state_dir **ret);
 struct state_dir *state_dir_close(struct state_dir *d);

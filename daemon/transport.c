@@ -1,10 +1,15 @@
 #include "daemon/transport.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 
 #define TRANSPORT_MAGIC 0x74726e73
+
+#ifndef TCP_RTO_MAX_MS
+#define TCP_RTO_MAX_MS 44 /* Linux 6.15 */
+#endif
 
 enum { CLOSE_LINGER_MS = 1000, PEER_MAX = 128 };
 
@@ -19,6 +24,7 @@ struct transport {
 	uint64_t armed_ms; /* the deadline that the timer waits for */
 	struct loop_task events_task;
 	char peer[PEER_MAX];
+	uint64_t keepalive_ms;
 	bool dead;
 	bool processing;
 	/* A loss is told once the streams' own endings are. */
@@ -168,6 +174,7 @@ int transport_new(struct loop *l, const struct tp_config *cfg, const struct tran
 	t->ops = ops;
 	t->user = user;
 	t->peer[0] = 0;
+	t->keepalive_ms = cfg->keepalive_ms;
 	loop_task_init(&t->events_task, on_events_task, t);
 	r = tp_conn_new(cfg, &t->conn);
 	if (r < 0) {
@@ -214,6 +221,17 @@ struct tp_conn *transport_conn(const struct transport *t)
 	return t->conn;
 }
 
+/* Where packets vanish TCP doubles the pause before its next try, up to two minutes: a path that is back is found late. With shorter
+ * pauses it gives up earlier, too, which is for the keepalive to decide. An older kernel or a UNIX socket: no harm. */
+static void keep_trying(const struct transport *t, int fd)
+{
+	const int pause_ms = TRANSPORT_RTO_MAX_MS;
+	const unsigned dead_ms = (unsigned)MIN(2 * t->keepalive_ms + TRANSPORT_RTO_MAX_MS, (uint64_t)INT32_MAX);
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_RTO_MAX_MS, &pause_ms, sizeof(pause_ms));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
+}
+
 int transport_attach(struct transport *t, struct channel *take_channel, uint8_t *early, size_t len)
 {
 	int r;
@@ -225,6 +243,7 @@ int transport_attach(struct transport *t, struct channel *take_channel, uint8_t 
 		return r;
 	}
 	t->channel = take_channel;
+	keep_trying(t, channel_fd(take_channel));
 	channel_peer(take_channel, t->peer, sizeof(t->peer));
 	channel_set_ops(take_channel, &channel_callbacks, t);
 	arm_timer(t);

@@ -8,6 +8,9 @@
 
 struct transport;
 
+/* The longest pause between two tries of TCP to get a packet through; above the round trip of any usable path. */
+enum { TRANSPORT_RTO_MAX_MS = 4000 };
+
 struct transport_ops {
 	/* Every event but FAILED and CLOSED. The handler may free the transport. */
 	void (*on_event)(void *user, struct tp_event *ev);

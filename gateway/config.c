@@ -65,6 +65,15 @@ static int finish_health(struct config *c, struct gateway_config *cfg)
 	return 0;
 }
 
+static int finish_proxy(struct config *c, struct gateway_config *cfg)
+{
+	char why[CONFIG_ERROR_MAX];
+
+	if (egress_config_init(&cfg->egress, cfg->proxy, cfg->proxy_auth_file, why, sizeof(why)) < 0)
+		return config_fail(c, "proxy", cfg->proxy, "is not usable: %s; give http://HOST:PORT, none or auto", why);
+	return 0;
+}
+
 static int finish(struct config *c, void *target)
 {
 	struct gateway_config *cfg = target;
@@ -77,6 +86,8 @@ static int finish(struct config *c, void *target)
 				   "is not allowed; give lower-case letters, digits and hyphens, at most 63");
 	for (size_t i = 0; r == 0 && i < cfg->control_plane_urls.n; i++)
 		r = finish_relay(c, cfg, cfg->control_plane_urls.items[i].text);
+	if (r == 0)
+		r = finish_proxy(c, cfg);
 	if (r == 0)
 		r = finish_audit(c, cfg);
 	if (r == 0)
@@ -104,6 +115,7 @@ int gateway_config_load(struct gateway_config *cfg, int argc, char **argv, char 
 
 void gateway_config_done(struct gateway_config *cfg)
 {
+	egress_config_done(&cfg->egress);
 	config_done(&spec, cfg);
 	*cfg = (struct gateway_config){ 0 };
 }

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "daemon/config.h"
+#include "daemon/egress.h"
 #include "daemon/url.h"
 
 enum { GATEWAY_RELAYS_MAX = 8 };
@@ -15,6 +16,8 @@ struct gateway_config {
 	struct config_list control_plane_urls;
 	char *region;
 	char *ca_file; /* NULL: the system's */
+	char *proxy;
+	char *proxy_auth_file; /* NULL: none */
 	int tls_min;
 	uint64_t keepalive_ms;
 	uint64_t drain_timeout_ms;
@@ -33,6 +36,7 @@ struct gateway_config {
 	/* Derived. */
 	struct url relays[GATEWAY_RELAYS_MAX]; /* of control_plane_urls, {region} replaced */
 	size_t n_relays;
+	struct egress_config egress;
 	bool allow_tls12;
 	enum gateway_audit audit_kind;
 	const char *audit_path;   /* into audit, for GATEWAY_AUDIT_FILE */

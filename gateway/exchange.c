@@ -124,19 +124,22 @@ static int start_timer(struct exchange *e)
 
 /* ---- the answer ---- */
 
-/* Fields of the answer as they cross the tunnel: Content-Length only where it frames a body, so that the agent sees it. */
+/* Fields of the answer as they cross the tunnel: Content-Length only where it frames a body, so that the agent sees it. 0: more
+ * than a frame carries. */
 static size_t response_fields(const struct http1_head *h, struct tp_field *fields, char status[4])
 {
 	size_t n = 0;
 
 	snprintf(status, 4, "%u", h->status % 1000);
 	fields[n++] = (struct tp_field){ SPAN(":status"), span_of(status) };
-	for (size_t i = 0; i < h->n_fields && n < TP_FIELDS_COUNT_MAX; i++) {
+	for (size_t i = 0; i < h->n_fields; i++) {
 		const struct http1_field *f = &h->fields[i];
 		bool is_length = span_iis(f->name, "Content-Length");
 
 		if (is_length ? h->body != HTTP1_BODY_LENGTH : http1_is_hop_by_hop(h, f->name))
 			continue;
+		if (n == TP_FIELDS_COUNT_MAX)
+			return 0;
 		fields[n++] = (struct tp_field){ f->name, f->value };
 	}
 	return n;
@@ -155,7 +158,7 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 	e->response_length = h->body == HTTP1_BODY_LENGTH ? h->content_length : UINT64_MAX;
 	e->ttfb_us = loop_now_us(e->x->loop) - e->started_us;
 	n = response_fields(h, fields, status);
-	r = tp_stream_head(e->stream, fields, n, false);
+	r = n ? tp_stream_head(e->stream, fields, n, false) : -E2BIG;
 	if (r < 0) {
 		exchange_fail(e, r == -E2BIG ? TP_REASON_UPSTREAM_PROTOCOL : TP_REASON_INTERNAL,
 			      r == -E2BIG ? "response head larger than the tunnel carries" : "out of memory");
@@ -203,8 +206,8 @@ static void on_upstream_fail(void *user, uint32_t reason, const char *detail)
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->call = NULL;
 	log_debug("call %s: %s: %s", e->call_id, tp_reason_name(reason), detail);
-	/* The detail names addresses inside the network: it stays here. */
-	exchange_fail(e, reason, NULL);
+	/* Other details name addresses inside the network: they stay here. */
+	exchange_fail(e, reason, reason == TP_REASON_UPSTREAM_PROTOCOL ? detail : NULL);
 }
 
 static const struct upstream_ops upstream_callbacks = {

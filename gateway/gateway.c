@@ -8,6 +8,7 @@
 #include "daemon/digest.h"
 #include "daemon/health.h"
 #include "daemon/notify.h"
+#include "daemon/process.h"
 #include "gateway/exchange.h"
 #include "gateway/session.h"
 #include "gateway/status.h"
@@ -284,6 +285,7 @@ static int make_session(struct gateway *g)
 		.relays = g->cfg->relays,
 		.n_relays = g->cfg->n_relays,
 		.tls = g->tls,
+		.egress = &g->cfg->egress,
 		.token_file = g->cfg->token_file,
 	};
 
@@ -384,6 +386,8 @@ struct gateway *gateway_free(struct gateway *g)
 
 int gateway_run(struct gateway *g)
 {
+	int r;
+
 	log_notice("mcp-tunnel-gateway " MCP_TUNNEL_VERSION ": tunnel %s, MCP server %s", g->token->tunnel_id,
 		   g->upstream_name);
 	if (g->cfg->audit_kind == GATEWAY_AUDIT_NONE && !g->cfg->audit)
@@ -393,5 +397,8 @@ int gateway_run(struct gateway *g)
 	notify_ready("Starting");
 	session_start(g->session);
 	upstream_probe(g->upstream);
-	return loop_run(g->loop);
+	process_signals(true);
+	r = loop_run(g->loop);
+	process_signals(false);
+	return r;
 }

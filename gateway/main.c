@@ -14,6 +14,8 @@ int main(int argc, char **argv)
 	char err[CONFIG_ERROR_MAX + 512] = "";
 	int r;
 
+	process_signals(false);
+	process_init();
 	r = gateway_config_load(&cfg, argc, argv, err, sizeof(err));
 	if (r == CONFIG_EXIT)
 		return EXIT_OK;
@@ -21,7 +23,6 @@ int main(int argc, char **argv)
 		fprintf(stderr, "mcp-tunnel-gateway: %s\n", err);
 		return EXIT_USAGE;
 	}
-	process_init();
 	(void)log_sink_init("mcp-tunnel-gateway", cfg.log_level);
 	r = gateway_new(&cfg, err, sizeof(err), &g);
 	if (r < 0) {

@@ -8,7 +8,6 @@
 
 #include "base/encode.h"
 #include "base/log.h"
-#include "daemon/dial.h"
 #include "daemon/digest.h"
 #include "daemon/upgrade.h"
 #include "gateway/backoff.h"
@@ -23,7 +22,6 @@ enum {
 	TOKEN_POLL_MS = 2 * 1000,
 	NOTSENT_LOWAT = 64 * 1024,
 	UPGRADE_HEAD_MAX = 8 * 1024,
-	HOLD_ON_MS = 30 * 1000, /* so long the relay that had the session can be expected to resume it */
 };
 
 struct session {
@@ -35,7 +33,7 @@ struct session {
 	struct session_status status;
 	struct backoff backoff;
 	size_t relay; /* index of the one being tried */
-	struct dial *dial;
+	struct egress *egress;
 	struct channel *channel; /* between dial and upgrade; the transport's afterwards */
 	struct buf upgrade_out;
 	struct http1_reader upgrade_in;
@@ -46,6 +44,8 @@ struct session {
 	struct timespec token_ctime; /* a change of mode counts, too */
 	ino_t token_inode;
 	uint64_t lost_ms; /* when the session was lost, for the line that says it is back */
+	size_t lost_calls; /* that were open then */
+	bool unanswered; /* the last attempt got no answer: nobody has said anything new */
 	char logged[320]; /* the last failure that has been logged */
 	bool draining;
 };
@@ -59,6 +59,7 @@ static const char *const failure_names[] = {
 	[SESSION_FAILURE_NONE] = "none",
 	[SESSION_RESOLVE] = "name-not-resolved",
 	[SESSION_CONNECT] = "connect-failed",
+	[SESSION_PROXY_REFUSED] = "proxy-refused",
 	[SESSION_TLS] = "tls-failed",
 	[SESSION_TOKEN_REFUSED] = "token-refused",
 	[SESSION_SUBPROTOCOL] = "subprotocol-missing",
@@ -122,9 +123,10 @@ static void watch_token(struct session *s, bool on)
 static bool may_resume(const struct session *s)
 {
 	static const uint8_t none[TP_SESSION_ID_BYTES];
+	const struct tp_conn *c = transport_conn(s->transport);
 
-	return s->lost_ms && loop_now_ms(s->loop) - s->lost_ms < HOLD_ON_MS &&
-	       memcmp(tp_conn_session_id(transport_conn(s->transport)), none, sizeof(none)) != 0;
+	return s->lost_ms && loop_now_ms(s->loop) - s->lost_ms < tp_conn_grace_ms(c) &&
+	       memcmp(tp_conn_session_id(c), none, sizeof(none)) != 0;
 }
 
 /* Only the relay that had the session can go on with its calls. */
@@ -140,13 +142,26 @@ static bool is_old_news(const struct session *s)
 {
 	enum session_failure f = s->status.failure;
 
-	return s->logged[0] && may_resume(s) && (f == SESSION_RESOLVE || f == SESSION_CONNECT || f == SESSION_LOST);
+	return s->logged[0] && may_resume(s) &&
+	       (f == SESSION_RESOLVE || f == SESSION_CONNECT || f == SESSION_LOST || s->unanswered);
+}
+
+/* What follows from the failure, for people. */
+static const char *what_now(const struct session *s, char *dst, size_t size)
+{
+	if (s->status.failure == SESSION_TOKEN_REFUSED)
+		return "trying again rarely, and at once when the token file changes";
+	if (!may_resume(s))
+		return "trying again until it works";
+	snprintf(dst, size, "%zu calls wait up to %.0f s; trying again until it works", s->lost_calls,
+		 (double)tp_conn_grace_ms(transport_conn(s->transport)) / 1000);
+	return dst;
 }
 
 /* One line when the trouble begins or changes, none for each attempt. */
 static void log_failure(struct session *s, uint64_t wait_ms)
 {
-	char line[320];
+	char line[320], now[96];
 
 	snprintf(line, sizeof(line), "%s: %s", failure_names[s->status.failure], s->status.detail);
 	if (strcmp(line, s->logged) == 0 || is_old_news(s)) {
@@ -155,15 +170,14 @@ static void log_failure(struct session *s, uint64_t wait_ms)
 	}
 	snprintf(s->logged, sizeof(s->logged), "%s", line);
 	log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", failure_names[s->status.failure] }, { "MCP_PEER", relay_url(s)->authority }),
-		   "not connected to %s: %s (%s); trying again%s", relay_url(s)->authority, s->status.detail,
-		   failure_names[s->status.failure],
-		   s->status.failure == SESSION_TOKEN_REFUSED ? " rarely, and at once when the token file changes" : " until it works");
+		   "not connected to %s: %s (%s); %s", relay_url(s)->authority, s->status.detail,
+		   failure_names[s->status.failure], what_now(s, now, sizeof(now)));
 }
 
 static void close_attempt(struct session *s)
 {
-	dial_cancel(s->dial);
-	s->dial = NULL;
+	egress_cancel(s->egress);
+	s->egress = NULL;
 	if (s->channel)
 		channel_abort(s->channel, false);
 	s->channel = NULL;
@@ -188,11 +202,18 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
 		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
 	log_failure(s, wait);
+	s->unanswered = false;
 	watch_token(s, failure == SESSION_TOKEN_REFUSED);
 	if (!holds_on(s))
 		s->relay = (s->relay + 1) % s->cfg.n_relays;
 	set_timer(s, wait);
 	set_state(s, SESSION_WAITING);
+}
+
+static void fail_unanswered(struct session *s, enum session_failure failure, const char *detail)
+{
+	s->unanswered = true;
+	fail(s, failure, detail, 0);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *user)
@@ -203,7 +224,7 @@ static void on_timer(evutil_socket_t fd, short what, void *user)
 	if (s->status.state == SESSION_WAITING)
 		attempt(s);
 	else if (s->status.state == SESSION_UPGRADING)
-		fail(s, SESSION_NOT_WEBSOCKET, "no answer to the upgrade request within 10 s", 0);
+		fail_unanswered(s, SESSION_NOT_WEBSOCKET, "no answer to the upgrade request within 10 s");
 }
 
 static bool token_file_changed(struct session *s)
@@ -330,9 +351,9 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 	else if (end == CHANNEL_CONNECT || end == CHANNEL_TIMEOUT)
 		fail(s, SESSION_CONNECT, detail, 0);
 	else if (s->status.state == SESSION_UPGRADING)
-		fail(s, SESSION_NOT_WEBSOCKET, "the control plane closed the connection instead of upgrading it", 0);
+		fail_unanswered(s, SESSION_NOT_WEBSOCKET, "the control plane closed the connection instead of upgrading it");
 	else
-		fail(s, SESSION_TLS, detail, 0);
+		fail_unanswered(s, SESSION_TLS, detail);
 }
 
 static const struct channel_ops channel_callbacks = {
@@ -353,8 +374,10 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 	};
 
 	CHECK_OBJ(s, SESSION_MAGIC);
-	s->dial = NULL;
-	if (err != DIAL_OK)
+	s->egress = NULL;
+	if (err == DIAL_PROXY)
+		fail(s, SESSION_PROXY_REFUSED, detail, 0);
+	else if (err != DIAL_OK)
 		fail(s, err == DIAL_RESOLVE ? SESSION_RESOLVE : SESSION_CONNECT, detail, 0);
 	else if (channel_new(s->loop, take_fd, &opt, &channel_callbacks, s, &s->channel) < 0)
 		fail(s, SESSION_CONNECT, "out of memory", 0);
@@ -370,11 +393,32 @@ static void attempt(struct session *s)
 
 	watch_token(s, false);
 	set_state(s, SESSION_DIALLING);
-	if (dial_start(s->loop, &target, on_dialled, s, &s->dial) < 0)
+	if (egress_start(s->loop, s->cfg.egress, &target, on_dialled, s, &s->egress) < 0)
 		fail(s, SESSION_CONNECT, "out of memory", 0);
 }
 
 /* ---- attached ---- */
+
+static void log_attached(const struct session *s, const struct tp_event *ev, uint64_t now)
+{
+	const struct log_field fields[] = { { "MCP_TUNNEL_SESSION", s->status.session_id } };
+	const double seconds = (double)(now - s->lost_ms) / 1000;
+	const char *peer = relay_url(s)->authority;
+
+	if (!s->lost_ms)
+		log_write(LOG_LEVEL_NOTICE, fields, 1, "connected to %s, session %.8s", peer, s->status.session_id);
+	else if (ev->resumed)
+		log_write(LOG_LEVEL_NOTICE, fields, 1,
+			  "connected to %s again after %.1f s: session resumed, %zu calls had waited, %llu frames (%llu bytes) sent again",
+			  peer, seconds, s->lost_calls, (unsigned long long)ev->replayed_frames,
+			  (unsigned long long)ev->replayed_bytes);
+	else if (s->lost_calls)
+		log_write(LOG_LEVEL_NOTICE, fields, 1,
+			  "connected to %s again after %.1f s: session new, %zu calls of the old one were lost", peer, seconds,
+			  s->lost_calls);
+	else
+		log_write(LOG_LEVEL_NOTICE, fields, 1, "connected to %s again after %.1f s: session new", peer, seconds);
+}
 
 static void on_attached(struct session *s, const struct tp_event *ev)
 {
@@ -386,14 +430,7 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 	s->status.attached_total++;
 	s->status.resumed_total += ev->resumed;
 	backoff_attached(&s->backoff, now);
-	if (s->lost_ms)
-		log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_SESSION", s->status.session_id }),
-			   "connected to %s again after %.1f s: session %s, %llu frames sent again, %zu calls open",
-			   relay_url(s)->authority, (double)(now - s->lost_ms) / 1000, ev->resumed ? "resumed" : "new",
-			   (unsigned long long)ev->replayed_frames, tp_conn_streams(transport_conn(s->transport)));
-	else
-		log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_SESSION", s->status.session_id }),
-			   "connected to %s, session %.8s", relay_url(s)->authority, s->status.session_id);
+	log_attached(s, ev, now);
 	s->lost_ms = 0;
 	s->logged[0] = '\0';
 	s->status.attempts = 0;
@@ -434,8 +471,10 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 	CHECK_OBJ(s, SESSION_MAGIC);
 	if (s->status.state == SESSION_STOPPED)
 		return;
-	if (!s->lost_ms && !greeting)
+	if (!s->lost_ms && !greeting) {
 		s->lost_ms = loop_now_ms(s->loop);
+		s->lost_calls = tp_conn_streams(transport_conn(s->transport));
+	}
 	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
 	fail(s, reason == TP_REASON_RELAY_STOPPED ? SESSION_RELAY_STOPPED : fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0);

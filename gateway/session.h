@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "daemon/egress.h"
 #include "daemon/tls.h"
 #include "daemon/token.h"
 #include "daemon/transport.h"
@@ -26,6 +27,7 @@ enum session_failure {
 	SESSION_FAILURE_NONE,
 	SESSION_RESOLVE,        /* "name-not-resolved" */
 	SESSION_CONNECT,        /* "connect-failed" */
+	SESSION_PROXY_REFUSED,  /* "proxy-refused" */
 	SESSION_TLS,            /* "tls-failed" */
 	SESSION_TOKEN_REFUSED,  /* "token-refused" */
 	SESSION_SUBPROTOCOL,    /* "subprotocol-missing" */
@@ -40,6 +42,7 @@ struct session_config {
 	const struct url *relays; /* tried in turn */
 	size_t n_relays;
 	struct tls_context *tls;  /* NULL when every relay is ws:// */
+	const struct egress_config *egress;
 	const char *token_file;
 	struct tp_config tp;
 };

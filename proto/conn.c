@@ -81,6 +81,7 @@ void conn_forget_session(struct tp_conn *c)
 	c->max_payload = c->cfg.max_payload;
 	c->peer_window = 0;
 	c->peer_max_streams = 0;
+	c->grace_ms = c->cfg.grace_ms;
 	c->window_extra_left = c->cfg.window_extra_max;
 	c->rtt_us = 0;
 	budget_init(&c->resets, RESET_RATE, c->cfg.max_streams + RESET_RATE);
@@ -111,16 +112,26 @@ static struct span decimal(char dst[24], uint64_t v)
 	return span_of(dst);
 }
 
+void tp_conn_replaces(struct tp_conn *c, const uint8_t session[TP_SESSION_ID_BYTES])
+{
+	assert(c->cfg.role == TP_GATEWAY);
+	memcpy(c->replaces, session, TP_SESSION_ID_BYTES);
+}
+
 static int send_hello(struct tp_conn *c)
 {
-	char session[2 * TP_SESSION_ID_BYTES + 1] = "", n[4][24];
+	static const uint8_t none[TP_SESSION_ID_BYTES];
+	char session[2 * TP_SESSION_ID_BYTES + 1] = "", replaces[sizeof(session)] = "", n[4][24];
 
 	if (c->has_session)
 		hex_encode(c->session, sizeof(c->session), session);
+	if (memcmp(c->replaces, none, sizeof(none)) != 0)
+		hex_encode(c->replaces, sizeof(c->replaces), replaces);
 
 	const struct tp_field fields[] = {
 		{ SPAN(":version"), SPAN("1") },
 		{ SPAN(":session"), span_of(session) },
+		{ SPAN(":replaces"), span_of(replaces) },
 		{ SPAN(":received"), decimal(n[0], c->rx_count) },
 		{ SPAN(":max-payload"), decimal(n[1], c->cfg.max_payload) },
 		{ SPAN(":window"), decimal(n[2], c->cfg.window_initial) },
@@ -427,6 +438,11 @@ struct tp_stream *tp_conn_stream(const struct tp_conn *c, uint32_t id)
 uint64_t tp_conn_rtt_us(const struct tp_conn *c)
 {
 	return c->rtt_us;
+}
+
+uint64_t tp_conn_grace_ms(const struct tp_conn *c)
+{
+	return c->grace_ms;
 }
 
 const uint8_t *tp_conn_session_id(const struct tp_conn *c)

@@ -90,12 +90,14 @@ struct tp_conn {
 	bool has_session;
 	bool broken; /* while detached a frame could not be kept: this session cannot go on */
 	uint8_t session[TP_SESSION_ID_BYTES];
+	uint8_t replaces[TP_SESSION_ID_BYTES];
 	struct idmap streams;
 	uint32_t last_id;      /* highest stream id opened */
 	uint32_t open_streams; /* not closed */
 	uint32_t max_payload;  /* agreed */
 	uint32_t peer_window;  /* credit that new streams start with */
 	uint32_t peer_max_streams;
+	uint64_t grace_ms;     /* of the relay */
 	uint64_t hello_received; /* relay: the count in the HELLO of a connection without a session yet */
 	uint64_t window_extra_left;
 	struct replay replay;

@@ -63,6 +63,14 @@ static const char *read_greeting(struct tp_conn *c, struct tp_event *ev, uint64_
 	return NULL;
 }
 
+static bool read_replaces(struct tp_event *ev)
+{
+	struct span replaces = tp_field_get(ev->fields, ev->n_fields, ":replaces");
+
+	memset(ev->replaces, 0, sizeof(ev->replaces));
+	return !replaces.len || hex_decode(replaces, ev->replaces, sizeof(ev->replaces)) == 0;
+}
+
 static bool on_hello(struct tp_conn *c, struct tp_event *ev)
 {
 	uint64_t streams;
@@ -74,6 +82,8 @@ static bool on_hello(struct tp_conn *c, struct tp_event *ev)
 		bad = read_greeting(c, ev, &c->hello_received);
 	if (!bad && field_u64(ev, ":max-streams", UINT32_MAX, &streams) < 0)
 		bad = "HELLO without a valid :max-streams";
+	if (!bad && !read_replaces(ev))
+		bad = "HELLO with a malformed :replaces";
 	if (bad) {
 		protocol_error(c, bad);
 		return false;
@@ -86,7 +96,7 @@ static bool on_hello(struct tp_conn *c, struct tp_event *ev)
 
 static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 {
-	uint64_t received, resumed;
+	uint64_t received, resumed, grace_ms;
 	bool had_session = c->has_session;
 	const char *bad = NULL;
 
@@ -96,6 +106,8 @@ static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 		bad = "WELCOME without a valid :resumed";
 	else if (resumed && !had_session)
 		bad = "WELCOME resumes a session that was not asked for";
+	else if (field_u64(ev, ":grace-ms", INT64_MAX, &grace_ms) < 0)
+		bad = "WELCOME without a valid :grace-ms";
 	if (!bad && !resumed && had_session)
 		conn_end_session(c, TP_REASON_SESSION_LOST);
 	if (!bad)
@@ -110,6 +122,8 @@ static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 	}
 	memcpy(c->session, ev->session, sizeof(c->session));
 	c->has_session = true;
+	c->grace_ms = grace_ms;
+	memset(c->replaces, 0, sizeof(c->replaces));
 	c->rx_acked = c->rx_count;
 	c->rx_bytes_unacked = 0;
 	c->carrier.ready = true;

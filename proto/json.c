@@ -228,6 +228,8 @@ static void begin_scalar(struct json *j, uint8_t state, uint8_t sub, enum json_t
 	j->escaped = j->nul = false;
 	j->high = 0;
 	j->capture = j->wanted;
+	if (j->wanted == JSON_CAPTURE_EACH)
+		j->capture = type == JSON_STRING ? JSON_CAPTURE_TEXT : JSON_CAPTURE_RAW;
 	j->dst = j->wanted_dst;
 	j->cap = j->wanted_cap;
 	j->wanted = JSON_CAPTURE_NONE;

@@ -55,6 +55,7 @@ enum json_capture {
 	JSON_CAPTURE_NONE,
 	JSON_CAPTURE_TEXT, /* strings, decoded to UTF-8 */
 	JSON_CAPTURE_RAW,  /* strings, numbers and literals as they were spelled, with quotes */
+	JSON_CAPTURE_EACH, /* strings decoded, numbers and literals as they were spelled */
 };
 
 struct json {

@@ -40,7 +40,8 @@ struct tp_config {
 	enum tp_role role;
 	uint64_t keepalive_ms;
 	uint64_t handshake_ms;     /* from attach to HELLO or WELCOME */
-	uint64_t grace_ms;         /* relay: announced; how long a detached session is kept (kept by the caller) */
+	uint64_t grace_ms;         /* how long a detached session is kept (by the caller); announced by the relay, assumed by the gateway until
+				      it is told */
 	uint32_t max_streams;      /* open at once: what the gateway serves; what the relay opens at most */
 	uint32_t max_payload;      /* of DATA; TP_PAYLOAD_MIN .. TP_PAYLOAD_CEILING; the smaller of both ends holds */
 	uint32_t window_initial;   /* credit that this end gives to a new stream */
@@ -96,6 +97,7 @@ struct tp_event {
 	uint64_t replayed_frames, replayed_bytes; /* ATTACHED: what this end sends again */
 	uint32_t last_id;
 	uint8_t session[TP_SESSION_ID_BYTES]; /* HELLO (all zero: a new session), ATTACHED */
+	uint8_t replaces[TP_SESSION_ID_BYTES]; /* HELLO: a session whose gateway is dead; all zero: none */
 	struct span version, region;          /* HELLO */
 	size_t n_fields;
 	struct tp_field fields[TP_FIELDS_COUNT_MAX]; /* spans valid until the next call of tp_conn_next() */
@@ -108,6 +110,9 @@ struct tp_conn *tp_conn_free(struct tp_conn *c);
 /* A connection is there, upgraded. The gateway's HELLO is queued. Detaches first when need be. */
 int tp_conn_attach(struct tp_conn *c, uint64_t now_ms);
 void tp_conn_detach(struct tp_conn *c);
+/* Gateway: the session of a process that is dead and whose place this one takes. Named in every HELLO until a WELCOME comes, so that
+ * the relay ends it at once. */
+void tp_conn_replaces(struct tp_conn *c, const uint8_t session[TP_SESSION_ID_BYTES]);
 bool tp_conn_is_attached(const struct tp_conn *c); /* between TP_EV_ATTACHED and detach or failure */
 
 /* Relay, after TP_EV_HELLO on `fresh`: */
@@ -158,6 +163,8 @@ size_t tp_conn_streams(const struct tp_conn *c);
 struct tp_stream *tp_conn_stream(const struct tp_conn *c, uint32_t id);
 uint64_t tp_conn_rtt_us(const struct tp_conn *c); /* 0: not measured yet */
 const uint8_t *tp_conn_session_id(const struct tp_conn *c);
+/* How long the relay keeps this session without a connection. */
+uint64_t tp_conn_grace_ms(const struct tp_conn *c);
 /* Bytes this session holds: kept frames and queues. */
 size_t tp_conn_memory(const struct tp_conn *c);
 

@@ -105,10 +105,28 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 	return r <= 0;
 }
 
+/* The gateway knows that the process which had that session is dead: its calls need not wait for it. */
+static void end_replaced(const struct attached *fresh, const struct tp_event *ev)
+{
+	struct attached *a;
+
+	if (memcmp(ev->replaces, ev->session, sizeof(ev->session)) == 0)
+		return;
+	a = find_session(fresh->relay, fresh, ev->replaces);
+	if (!a)
+		return;
+	log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_TUNNEL_SESSION", a->session }),
+		   "tunnel %s: session %.8s is over: its gateway ended without a word, and the next one is here; %zu calls end with session-lost",
+		   a->tunnel_id, a->session, tp_conn_streams(transport_conn(a->transport)));
+	transport_close(a->transport, TP_REASON_SESSION_LOST, "another process takes this one's place");
+	attached_end(a, TP_REASON_SESSION_LOST);
+}
+
 static void on_hello(struct attached *a, const struct tp_event *ev)
 {
 	uint8_t id[TP_SESSION_ID_BYTES];
 
+	end_replaced(a, ev);
 	if (resumed(a, ev))
 		return;
 	if (random_bytes(id, sizeof(id)) < 0 || tp_conn_welcome(transport_conn(a->transport), id, loop_now_ms(a->relay->loop)) < 0) {
@@ -147,9 +165,10 @@ static void on_attached(struct attached *a, const struct tp_event *ev)
 		waited = hold_attached(a->relay->hold, a->tunnel_id);
 	}
 	if (ev->resumed)
-		log_notice("tunnel %s: session %.8s resumed %s from %s: %llu frames sent again, %zu calls open, %zu new ones had waited",
-			   a->tunnel_id, a->session, when_lost(a, when, sizeof(when)), transport_peer(a->transport),
-			   (unsigned long long)ev->replayed_frames, open, waited);
+		log_notice("tunnel %s: session %.8s resumed %s from %s: %zu calls and %zu new ones had waited, %llu frames (%llu bytes) "
+			   "sent again",
+			   a->tunnel_id, a->session, when_lost(a, when, sizeof(when)), transport_peer(a->transport), open, waited,
+			   (unsigned long long)ev->replayed_frames, (unsigned long long)ev->replayed_bytes);
 	else if (waited)
 		log_notice("tunnel %s: %zu calls had waited for a gateway", a->tunnel_id, waited);
 	a->lost_ms = 0;
@@ -183,6 +202,16 @@ static void on_event(void *user, struct tp_event *ev)
 	}
 }
 
+static bool session_waits(const struct relay *r, const char *tunnel_id)
+{
+	const struct attached *a;
+
+	TAILQ_FOREACH(a, &r->attached, link)
+		if (a->lost_ms && strcmp(a->tunnel_id, tunnel_id) == 0)
+			return true;
+	return false;
+}
+
 static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
 	struct attached *a = user;
@@ -193,7 +222,9 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 	CHECK_OBJ(a, ATTACHED_MAGIC);
 	a->up = false;
 	if (!a->session[0]) {
-		log_info("tunnel %s: a connection ended before its session began: %s", a->tunnel_id, detail);
+		/* One that was to carry on with a session: the line about its loss has been written. */
+		log_write(session_waits(a->relay, a->tunnel_id) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, NULL, 0,
+			  "tunnel %s: a connection ended before its session began: %s", a->tunnel_id, detail);
 		attached_free(a);
 		return;
 	}

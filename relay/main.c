@@ -35,6 +35,7 @@ int main(int argc, char **argv)
 	process_init();
 	if (admin_wanted(argc, argv))
 		return admin_main(argc, argv);
+	process_signals(false);
 	rc = relay_config_load(&cfg, argc, argv, err, sizeof(err));
 	if (rc == CONFIG_EXIT)
 		return EXIT_OK;

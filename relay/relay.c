@@ -9,6 +9,7 @@
 #include "daemon/health.h"
 #include "daemon/listen.h"
 #include "daemon/notify.h"
+#include "daemon/process.h"
 #include "relay/attach.h"
 #include "relay/front.h"
 #include "relay/metrics.h"
@@ -269,7 +270,12 @@ struct relay *relay_free(struct relay *r)
 
 int relay_run(struct relay *r)
 {
+	int rc;
+
 	log_notice("mcp-tunnel-relay " MCP_TUNNEL_VERSION " ready");
 	notify_ready("Ready");
-	return loop_run(r->loop);
+	process_signals(true);
+	rc = loop_run(r->loop);
+	process_signals(false);
+	return rc;
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [quickstart]; all of them by default.
+# Runs the tests: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [system] [quickstart]; all by default.
 # Installs what is missing (Debian 12, as root or with sudo), builds into build/, build-asan/ and build-fuzz/ of the
 # source root, and prints what failed, one line a suite, and last: N passed, N failed, N skipped.
 set -eu
@@ -41,7 +41,7 @@ give_up() {
 in_tree() {
 	case $1 in
 	lint | unit | fuzz) [ -e "tests/$1" ] ;;
-	e2e) [ -e tests/e2e/run.sh ] ;;
+	e2e | system) [ -e "tests/$1/run.sh" ] ;;
 	quickstart) [ -e contrib/quickstart/run.sh ] ;;
 	esac
 }
@@ -65,8 +65,12 @@ needs() {
 		echo jq:jq iproute2:ip nftables:nft
 	fi
 	if wanted e2e; then
+		echo tinyproxy-bin:tinyproxy
 		python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 		node_is_new_enough || echo nodejs npm
+	fi
+	if wanted system; then
+		echo systemd-container:systemd-nspawn debootstrap:debootstrap iproute2:ip python3-pytest
 	fi
 }
 
@@ -214,6 +218,18 @@ suite_e2e() {
 	fi
 }
 
+suite_system() {
+	began=$(date +%s) status=0
+	if build build; then
+		junit=$root/build/meson-logs/system.xml
+		rm -f "$junit"
+		timeout -k 30 900 sh tests/system/run.sh build "$junit" </dev/null >"$temp/log" 2>&1 || status=$?
+		tally junit system "$junit" "$temp/log"
+	else
+		cannot_run system build
+	fi
+}
+
 suite_quickstart() {
 	began=$(date +%s) status=0
 	timeout -k 30 900 sh contrib/quickstart/run.sh --once </dev/null >"$temp/log" 2>&1 || status=$?
@@ -224,18 +240,18 @@ suites=
 for suite in "${@:-all}"; do
 	case $suite in
 	all)
-		for s in lint unit fuzz e2e quickstart; do
+		for s in lint unit fuzz e2e system quickstart; do
 			if in_tree $s; then
 				suites="$suites $s"
 			fi
 		done
 		;;
-	lint | unit | fuzz | e2e | quickstart)
+	lint | unit | fuzz | e2e | system | quickstart)
 		in_tree "$suite" || give_up "there is no suite '$suite' in this tree"
 		suites="$suites $suite"
 		;;
 	*)
-		echo "usage: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [quickstart]" >&2
+		echo "usage: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [system] [quickstart]" >&2
 		exit 2
 		;;
 	esac
@@ -251,6 +267,7 @@ for suite in $suites; do
 		;;
 	fuzz) meson_suite fuzz fuzz build-fuzz ;;
 	e2e) suite_e2e ;;
+	system) suite_system ;;
 	quickstart) suite_quickstart ;;
 	esac
 done

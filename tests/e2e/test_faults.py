@@ -96,17 +96,31 @@ async def cut(lab, side=None):
     return killed
 
 
+REPLAYED = r"\d+ frames \(\d+ bytes\) sent again"
+
+
 def assert_one_blip(lab, marks, relay=(2,), gateway=(2,)):
-    """One line when it starts and one when it is over, at each end."""
+    """One line when it starts and one when it is over, at each end; how many calls waited, as each line has it."""
     said = lab.lines_since(marks)
     assert len(said["relay"]) in relay and len(said["gateway"]) in gateway, f"lines for one blip: {said}"
-    if said["relay"]:
-        assert re.search(r"session \w+ resumed (after [\d.]+ s|before its loss was noticed) from ", said["relay"][-1]), said["relay"]
-    if len(said["relay"]) == 2:
-        assert re.search(r"session \w+ lost its connection \(", said["relay"][0]), said["relay"]
-    if said["gateway"]:
-        assert re.search(r"not connected to \S+: .*; trying again until it works", said["gateway"][0]), said["gateway"]
-        assert re.search(r"connected to \S+ again after [\d.]+ s: session resumed", said["gateway"][1]), said["gateway"]
+    # A loss that was not noticed is told together with its end.
+    when = "before its loss was noticed" if len(said["relay"]) == 1 else r"after [\d.]+ s"
+    expected = {
+        "relay": (
+            r"session \w+ lost its connection \(.*\); (\d+) calls wait up to \d+ s",
+            rf"session \w+ resumed {when} from [\d.]+:\d+: (\d+) calls and \d+ new ones had waited, {REPLAYED}",
+        ),
+        "gateway": (
+            r"not connected to \S+: .*; (\d+) calls wait up to \d+ s; trying again until it works",
+            rf"connected to \S+ again after [\d.]+ s: session resumed, (\d+) calls had waited, {REPLAYED}",
+        ),
+    }
+    waited = []
+    for end, lines in said.items():
+        matches = [re.search(p, line) for p, line in zip(expected[end][-len(lines) :], lines, strict=False)]
+        assert all(matches), f"{matches}: {lines}"
+        waited += [int(m.group(1)) for m in matches]
+    return waited
 
 
 # ---- latency ----
@@ -262,6 +276,30 @@ async def address_of_the_relay_changes(lab):
         await lab.aside(lab.gateway.process.wait_line, "again after", 30, marks["gateway"])
     # The old connection may still have looked alive to the relay when the new one took over.
     assert_one_blip(lab, marks, relay=(1, 2))
+
+
+@scenario(TOGETHER)
+async def each_blip_is_told_once(lab):
+    """By an end that noticed in two lines; in one by a relay that found the gateway back before it missed it."""
+    agents = [await lab.agent("hang", size=1000).__aenter__() for _ in range(8)]
+    await until(lambda: len(lab.server.executions) == 8, 10, "the calls to begin")
+    for number in range(12):
+        # What the last one left to say is said.
+        await asyncio.sleep(0.3)
+        marks, unnoticed = lab.marks(), number % 3 == 2
+        if unnoticed:
+            await lab.aside(lab.net.drop)
+            await lab.aside(lab.net.kill, "gateway")
+            await lab.aside(lab.gateway.process.wait_line, "not connected", 5, marks["gateway"])
+            await lab.aside(lab.net.heal)
+        else:
+            await lab.aside(lab.net.kill, ["gateway", "relay"][number % 3])
+        for end in marks:
+            await lab.aside(getattr(lab, end).process.wait_line, "resumed", 10, marks[end])
+        waited = assert_one_blip(lab, marks, relay=(1,) if unnoticed else (2,))
+        assert set(waited) == {8}, waited
+    for agent in agents:
+        await cancelled_within(lab, agent, 2)
 
 
 @scenario(TOGETHER)

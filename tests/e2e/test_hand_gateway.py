@@ -129,6 +129,59 @@ def test_session_is_resumed_with_its_own_token(own, hand):
     assert (head.status, head.body, end) == (200, b"late", "clean")
 
 
+def reattach(gateway, **greeting):
+    """Its WELCOME, when it names an older session in one way or another."""
+    assert gateway.upgrade() == 101
+    return gateway.greet(**greeting)
+
+
+def test_session_of_a_dead_gateway_ends_when_its_successor_names_it(own, hand):
+    """At once, although its connection looks alive; the successor gets the next calls."""
+    first, second = hand(), hand()
+    session = first.attach()[":session"]
+    agent = Agent(own["one"][2])
+    first.take_call()
+    assert reattach(second, replaces=session)[":resumed"] == "0"
+    head, end = agent.finish()
+    assert (head.status, head.json()["error"]["data"], end) == (
+        502,
+        {"reason": "session-lost", "executed": "maybe", "call": head.json()["error"]["data"]["call"]},
+        "clean",
+    )
+    with pytest.raises(Closed, match="session-lost"):
+        first.read(DATA)
+    head, _ = call(second, own["one"][2], lambda g, i: g.answer(i, body=b"mine"))
+    assert head.body == b"mine"
+
+
+def test_who_resumes_a_session_does_not_replace_it(own, hand):
+    first, second = hand(), hand()
+    session = first.attach()[":session"]
+    assert reattach(second, session=session, replaces=session)[":resumed"] == "1"
+    head, _ = call(second, own["one"][2], lambda g, i: g.answer(i, body=b"mine"))
+    assert head.body == b"mine"
+
+
+def test_session_of_another_tunnel_is_not_replaced(own, hand):
+    first = hand()
+    session = first.attach()[":session"]
+    reattach(hand("two"), replaces=session)
+    head, _ = call(first, own["one"][2], lambda g, i: g.answer(i, body=b"mine"))
+    assert head.body == b"mine"
+
+
+def test_session_that_nobody_has_is_replaced_by_nothing(own, hand):
+    first, second = hand(), hand()
+    first.attach()
+    reattach(second, replaces="00112233445566778899aabbccddeeff")
+    head, _ = call(second, own["one"][2], lambda g, i: g.answer(i, body=b"newest"))
+    assert head.body == b"newest"
+    second.connection.abort()
+    own["one"][0].process.wait_line("lost its connection")
+    head, _ = call(first, own["one"][2], lambda g, i: g.answer(i, body=b"still there"))
+    assert head.body == b"still there"
+
+
 # ---- answers that do not add up ----
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import ssl
@@ -13,10 +14,10 @@ import pytest
 
 from conftest import free_port
 from lib.calls import CALL, Running
-from lib.procs import Process, wait_until
+from lib.procs import SCALE, Process, wait_until
 from lib.rawhttp import JSON_HEADERS, Events, rpc
 from lib.records import connect, ending, exchange
-from lib.tunnel import Endpoint, Gateway
+from lib.tunnel import Endpoint, Gateway, Relay
 
 MIB = 1 << 20
 
@@ -292,6 +293,34 @@ def test_oldest_tls_version_of_the_relay(relay_pair, oldest):
         else:
             with pytest.raises((ssl.SSLError, ConnectionResetError)):
                 context.wrap_socket(sock)
+
+
+# ---- relays and their announcements ----
+
+
+def test_grace_of_the_relay_is_how_long_the_gateway_waits_for_it(
+    relay_pair, programs, work, certs, raw_control, fresh_key
+):
+    """--resume-grace: with a call open the gateway dials only the relay that has it, until it has given the call up."""
+    relay, gateway, endpoint = relay_pair("--resume-grace", "3s")
+    other = Relay(programs, work, *certs.server)
+    shutil.copytree(relay.state, other.state, dirs_exist_ok=True)
+    other.start()
+    try:
+        gateway.process.stop()
+        gateway.argv += ["--control-plane", other.control_plane]
+        gateway.start()
+        Running(endpoint, fresh_key(), raw_control)
+        relay.process.kill()
+        began, mark = time.monotonic(), gateway.process.mark()
+        gateway.process.wait_line("connected to .* again", 15, mark)
+        assert 2.5 < time.monotonic() - began < 3 + 4 * SCALE, gateway.process.tail()
+        elsewhere = Endpoint(other.url("own"), "tunnel", endpoint.headers, certs.ca.cert)
+        assert post(elsewhere).status == 200
+    finally:
+        gateway.process.stop()
+        other.stop()
+        relay.start()
 
 
 # ---- two gateways of one tunnel ----

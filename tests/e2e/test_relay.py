@@ -1,6 +1,7 @@
 """What the relay refuses, how it says so, and how both programs stop and reload."""
 
 import json
+import pathlib
 import re
 import signal
 import time
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from lib.calls import CALL, Running
-from lib.procs import run, wait_until
+from lib.procs import Process, run, wait_until
 from lib.rawhttp import JSON_HEADERS, Connection, Truncated, rpc
 from lib.records import connect, exchange, response_record
 from lib.tunnel import Endpoint, Gateway
@@ -329,6 +330,46 @@ def test_sigterm_without_calls_stops_at_once(relay_pair, who):
     process = gateway.process if who == "gateway" else relay.process
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 0
+
+
+def holds_signals_back(process):
+    """Whether its main() has begun and its loop has not."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    blocked = int(re.search(r"SigBlk:\s+(\w+)", status).group(1), 16)
+    return "Name:\tmcp-tunnel-" in status and blocked >> (signal.SIGTERM - 1) & 1
+
+
+@pytest.mark.parametrize("who", ["gateway", "relay"])
+def test_sigterm_at_any_moment_of_the_start(relay_pair, who):
+    relay, gateway, _ = relay_pair()
+    process = gateway.process if who == "gateway" else relay.process
+    process.stop()
+    early = 0
+    for number in range(40):
+        again = Process(who, process.argv)
+        while again.running() and not (held := holds_signals_back(again)) and not again.lines:
+            pass
+        early += bool(held)
+        # The first ones in the first instants, the later ones around the start of the loop.
+        time.sleep(number * 0.0005)
+        again.send_signal(signal.SIGTERM)
+        assert again.wait(10) == 0, (number, held, again.tail())
+        assert again.find("stopped$"), again.tail()
+    assert early, "no signal came before the loop ran"
+
+
+@pytest.mark.parametrize("who", ["gateway", "relay"])
+def test_sigterm_again_and_again(relay_pair, who):
+    """Up to the last instruction: the exit status is that of a clean stop."""
+    relay, gateway, _ = relay_pair()
+    process = gateway.process if who == "gateway" else relay.process
+    for _ in range(20):
+        while process.running():
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0, process.tail()
+        process = Process(who, process.argv)
+        process.wait_line("connected to|ready$")
+    process.stop()
 
 
 @pytest.mark.parametrize("who", ["gateway", "relay"])

@@ -254,6 +254,28 @@ def test_upstream(attached, which):
         upstream.close()
 
 
+def answer_with(fields):
+    lines = "".join(f"X-{n}: {n}\r\n" for n in range(fields - 1))
+    return f"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\n{{}}".encode()
+
+
+@pytest.mark.parametrize("count", [128, 129, 193])
+def test_answer_with_many_fields(attached, count):
+    """All of them, or an error that says why: none is left out."""
+    upstream = Upstream(answer_with(count), False)
+    _, endpoint = attached(f"fields-{count}", upstream.url)
+    response = call_until_answered_by_gateway(endpoint, 0)
+    if count <= 128:
+        assert response.status == 200 and response.body == b"{}", (response.status, response.body)
+        got = [(n, v) for n, v in response.headers if n.startswith("X-")]
+        assert got == [(f"X-{n}", str(n)) for n in range(count - 1)]
+    else:
+        error = response.json()["error"]
+        assert (response.status, error["data"]["reason"]) == (502, "upstream-protocol"), response.body
+        assert "too many fields" in error["message"], error
+    upstream.close()
+
+
 def test_upstream_comes_back(attached, certs):
     """Refused at first; once it is there readiness and calls come back by themselves."""
     port = free_port()

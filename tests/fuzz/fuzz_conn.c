@@ -172,6 +172,7 @@ static size_t greeting(const struct fuzz *f, bool resumed, uint64_t received, ui
 		{ SPAN(":max-payload"), SPAN("2048") },
 		{ SPAN(":window"), SPAN("4096") },
 		{ welcome ? SPAN(":resumed") : SPAN(":max-streams"), welcome ? (resumed ? SPAN("1") : SPAN("0")) : SPAN("8") },
+		{ welcome ? SPAN(":grace-ms") : SPAN(":replaces"), welcome ? SPAN("1") : span_of(hex) },
 	};
 	uint8_t msg[1024];
 	size_t size;

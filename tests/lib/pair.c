@@ -127,6 +127,7 @@ static void note(struct pair *p, enum pair_side side, const struct tp_event *ev)
 				 .frames = ev->replayed_frames, .bytes = ev->replayed_bytes };
 	n->id = ev->stream ? tp_stream_id(ev->stream) : 0;
 	snprintf(n->text, sizeof(n->text), "%.*s", SPAN_FMT(ev->detail));
+	memcpy(n->replaces, ev->replaces, sizeof(n->replaces));
 }
 
 static void take_data(struct pair *p, struct pair_stream *ps, const struct tp_event *ev)

@@ -22,6 +22,7 @@ struct pair_note {
 	bool end, fatal, resumed;
 	uint32_t reason, last_id;
 	uint64_t frames, bytes;
+	uint8_t replaces[TP_SESSION_ID_BYTES]; /* HELLO */
 	char text[PAIR_TEXT]; /* detail; name=value;... of NOTE */
 };
 

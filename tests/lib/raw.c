@@ -175,6 +175,7 @@ void raw_greet_with(struct raw *r, const char *name, const char *value)
 		{ SPAN(":max-payload"), SPAN("16384") },
 		{ SPAN(":window"), SPAN("262144") },
 		{ welcome ? SPAN(":resumed") : SPAN(":max-streams"), welcome ? SPAN("0") : SPAN("100") },
+		{ welcome ? SPAN(":grace-ms") : SPAN(":replaces"), welcome ? SPAN("7000") : SPAN("") },
 	};
 	size_t n = 0;
 

@@ -212,6 +212,9 @@ START_TEST(secrets_and_control_bytes)
 	gateway_bad(ARGS(MINIMAL, "--control-plane=wss://user:hunter2@relay.example/x"), "wss://...@relay.example/x",
 		    "user name or password");
 	ck_assert_ptr_null(strstr(err, "hunter2"));
+	gateway_bad(ARGS("--mcp-server-url=http://a/b?k=hunter2"), "\"http://a/b?...\"", "must not have a query");
+	gateway_bad(ARGS("--mcp-server-url=http://u:a?hunter2@h/b"), "\"http://...?...\"", "--mcp-server-url");
+	gateway_bad(ARGS("--mcp-server-url=unix:/s:/b?hunter2"), "\"unix:/s:/b?...\"", "must not have a query");
 	gateway_bad(ARGS(MINIMAL, "--log-level=a\nb\x1b[0m"), "\"a?b?[0m\"", "debug");
 }
 END_TEST

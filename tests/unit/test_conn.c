@@ -44,12 +44,14 @@ START_TEST(greeting_agrees)
 	p.cfg[PAIR_GATEWAY].window_initial = 1000;
 	p.cfg[PAIR_RELAY].window_initial = 2000;
 	p.cfg[PAIR_GATEWAY].max_streams = 7;
+	p.cfg[PAIR_RELAY].grace_ms = 12345;
 	pair_up(&p);
 	ck_assert_uint_eq(p.end[0].conn->max_payload, 32 * 1024);
 	ck_assert_uint_eq(p.end[1].conn->max_payload, 32 * 1024);
 	ck_assert_uint_eq(p.end[0].conn->peer_window, 2000);
 	ck_assert_uint_eq(p.end[1].conn->peer_window, 1000);
 	ck_assert_uint_eq(p.end[1].conn->peer_max_streams, 7);
+	ck_assert_uint_eq(tp_conn_grace_ms(p.end[0].conn), 12345);
 	ck_assert_mem_eq(tp_conn_session_id(p.end[0].conn), tp_conn_session_id(p.end[1].conn), TP_SESSION_ID_BYTES);
 	ck_assert_uint_eq(pair_count(&p, PAIR_GATEWAY, TP_EV_ATTACHED), 1);
 	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_ATTACHED), 1);

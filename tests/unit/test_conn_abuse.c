@@ -187,6 +187,8 @@ START_TEST(greetings_that_are_not)
 		{ TP_RELAY, ":session", "zz112233445566778899aabbccddeeff", "greeting with a malformed :session" },
 		{ TP_RELAY, ":max-streams", NULL, "HELLO without a valid :max-streams" },
 		{ TP_RELAY, ":max-streams", "4294967296", "HELLO without a valid :max-streams" },
+		{ TP_RELAY, ":replaces", "00", "HELLO with a malformed :replaces" },
+		{ TP_RELAY, ":replaces", "zz112233445566778899aabbccddeeff", "HELLO with a malformed :replaces" },
 		{ TP_GATEWAY, ":version", "", "greeting with another :version than 1" },
 		{ TP_GATEWAY, ":session", NULL, "greeting with a malformed :session" },
 		{ TP_GATEWAY, ":session", "", "greeting with a malformed :session" },
@@ -194,6 +196,8 @@ START_TEST(greetings_that_are_not)
 		{ TP_GATEWAY, ":resumed", "1", "WELCOME resumes a session that was not asked for" },
 		{ TP_GATEWAY, ":resumed", "2", "WELCOME without a valid :resumed" },
 		{ TP_GATEWAY, ":resumed", NULL, "WELCOME without a valid :resumed" },
+		{ TP_GATEWAY, ":grace-ms", NULL, "WELCOME without a valid :grace-ms" },
+		{ TP_GATEWAY, ":grace-ms", "-1", "WELCOME without a valid :grace-ms" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

@@ -305,6 +305,7 @@ START_TEST(gateway_checks_the_counts)
 			{ SPAN(":received"), span_of(cases[i].received) },
 			{ SPAN(":max-payload"), SPAN("16384") },
 			{ SPAN(":window"), SPAN("262144") },
+			{ SPAN(":grace-ms"), SPAN("30000") },
 		};
 		raw_fields(&r, TP_WELCOME, 0, 0, welcome, ARRAY_LEN(welcome));
 		ck_assert_int_eq(r.over, cases[i].detail != NULL);
@@ -417,8 +418,32 @@ START_TEST(a_lost_welcome_loses_no_call)
 }
 END_TEST
 
+/* The session of a dead process is named until the relay has been reached, and no longer. */
+START_TEST(what_a_gateway_replaces)
+{
+	static const uint8_t dead[TP_SESSION_ID_BYTES] = { 1, 2, 3 }, none[TP_SESSION_ID_BYTES];
+
+	pair_init(&p);
+	pair_connect(&p);
+	tp_conn_replaces(p.end[PAIR_GATEWAY].conn, dead);
+	for (int i = 0; i < 2; i++) {
+		pair_connect(&p);
+		pair_move(&p, PAIR_GATEWAY, SIZE_MAX);
+		ck_assert_mem_eq(pair_last(&p, PAIR_RELAY, TP_EV_HELLO)->replaces, dead, sizeof(dead));
+	}
+	pair_run(&p);
+	ck_assert_uint_eq(pair_count(&p, PAIR_GATEWAY, TP_EV_ATTACHED), 1);
+	pair_cut(&p);
+	pair_up(&p);
+	ck_assert(pair_last(&p, PAIR_GATEWAY, TP_EV_ATTACHED)->resumed);
+	ck_assert_mem_eq(pair_last(&p, PAIR_RELAY, TP_EV_HELLO)->replaces, none, sizeof(none));
+	pair_done(&p);
+}
+END_TEST
+
 UNIT_MAIN("conn_resume",
 	  ADD(cut_at_every_byte) ADD(cut_all_the_time) ADD(takes_over_from_a_connection_that_looks_alive)
 	  ADD(everything_done_while_detached_arrives) ADD(detached_streams_wait) ADD(lost_session_ends_every_stream)
 	  ADD(gateway_checks_the_counts) ADD(relay_checks_the_counts) ADD(going_away_holds_across_connections)
+	  ADD(what_a_gateway_replaces)
 	  ADD(a_lost_welcome_loses_no_call))

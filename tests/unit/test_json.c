@@ -276,6 +276,8 @@ END_TEST
 
 START_TEST(captures)
 {
+	expect_as(0, JSON_CAPTURE_EACH, 64, SPAN("[\"a\\u0062\",1.0,true]"),
+		  "[@0-1 string@1-10(ab) number@11-14(1.0) true@15-19(true) ]@19-20 .");
 	expect_as(0, JSON_CAPTURE_TEXT, 3, SPAN("[\"abcdef\",12]"), "[@0-1 string@1-9(abc)+3 number@10-12 ]@12-13 .");
 	expect_as(0, JSON_CAPTURE_RAW, 8, SPAN("[\"a\\n\",-1.5,true,null,\"12345678\"]"),
 		  "[@0-1 string@1-6(\"a\\n\") number@7-11(-1.5) true@12-16(true) null@17-21(null) "

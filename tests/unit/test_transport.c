@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -335,6 +336,29 @@ START_TEST(attaches)
 	ck_assert_int_eq(strncmp(transport_peer(gw.t), "127.0.0.1:", 10), 0);
 	ck_assert_uint_eq(gw.lost + rl.lost, 0);
 	ck_assert_uint_eq(rl.hellos, 1);
+}
+END_TEST
+
+/* -1: the kernel has no such option. */
+static int tcp_option(struct channel *c, int name)
+{
+	socklen_t len = sizeof(int);
+	int value;
+
+	return getsockopt(channel_fd(c), IPPROTO_TCP, name, &value, &len) == 0 ? value : -1;
+}
+
+START_TEST(tries_again_before_long)
+{
+	keepalive_ms = 30000;
+	start();
+	for (int i = 0; i < 2; i++) {
+		struct channel *c = i ? rl_channel : gw_channel;
+		int pause_ms = tcp_option(c, 44); /* TCP_RTO_MAX_MS */
+
+		ck_assert(pause_ms == TRANSPORT_RTO_MAX_MS || pause_ms == -1);
+		ck_assert_int_eq(tcp_option(c, TCP_USER_TIMEOUT), 60000 + TRANSPORT_RTO_MAX_MS);
+	}
 }
 END_TEST
 
@@ -704,7 +728,7 @@ END_TEST
 
 #define FIXTURE tcase_add_checked_fixture(tc, setup, teardown);
 
-UNIT_MAIN("transport", FIXTURE ADD(attaches) ADD(there_and_back) ADD(several_at_once) ADD(early_bytes)
+UNIT_MAIN("transport", FIXTURE ADD(attaches) ADD(tries_again_before_long) ADD(there_and_back) ADD(several_at_once) ADD(early_bytes)
 	  ADD(resumes_when_the_gateway_s_side_is_cut) ADD(resumes_when_the_relay_s_side_is_cut) ADD(resumes_after_a_half_close)
 	  ADD(takes_over_from_a_connection_that_seems_alive) ADD(cut_again_and_again) ADD(closing_says_why)
 	  ADD(the_relay_closing_says_why) ADD(closing_flushes) ADD(abandoning_ends_the_streams_first)

@@ -88,13 +88,14 @@ class HandGateway:
             if kind in kinds:
                 return kind, flags, ident, payload
 
-    def greet(self, session="", received=0):
+    def greet(self, session="", received=0, replaces=""):
         """The fields of WELCOME; the PING after it has been answered."""
         self.send(
             HELLO,
             fields(
                 (":version", "1"),
                 (":session", session),
+                (":replaces", replaces),
                 (":received", str(received)),
                 (":max-payload", "16384"),
                 (":window", "262144"),

@@ -342,13 +342,13 @@ class Lab:
         self.serial, self.lost, self.ours = itertools.count(1), [], set()
         self.server, self.server_port = None, server_port
 
-    def add_gateway(self):
+    def add_gateway(self, wait_ready=True):
         control = f"wss://{self.host}:{self.net.port}/v1/tunnel"
         upstream = f"http://127.0.0.1:{self.server_port}/mcp"
         gateway = LabGateway(self.programs, self.dir, self.token, upstream, control, self.ca, *self.gateway_options)
         gateway.argv = self.net.gateway.prefix(self.hosts) + gateway.argv
         self.gateways.append(gateway)
-        return gateway.start(wait_ready=True)
+        return gateway.start(wait_ready)
 
     @property
     def gateway(self):

@@ -46,9 +46,9 @@ class Programs:
 
 
 class Relay:
-    def __init__(self, programs, directory, cert, key, *options, env=None):
+    def __init__(self, programs, directory, cert, key, *options, env=None, prefix=()):
         self.programs, self.state = programs, directory / f"relay-{next(_serial)}"
-        self.cert, self.key, self.options, self.env = cert, key, options, env
+        self.cert, self.key, self.options, self.env, self.prefix = cert, key, options, env, prefix
         self.state.mkdir(parents=True, mode=0o700)
         self.process, self.port = None, 0
 
@@ -68,6 +68,7 @@ class Relay:
         self.process = Process(
             "relay",
             [
+                *self.prefix,
                 self.programs.relay,
                 "--listen",
                 f"https://127.0.0.1:{self.port}",
@@ -107,9 +108,11 @@ class Relay:
 
 
 class Gateway:
-    """Options in changes replace those of every test; None leaves one out."""
+    """Options in changes replace those of every test; None leaves one out. prefix: what runs the program."""
 
-    def __init__(self, programs, directory, token, upstream, control_plane, ca, *options, env=None, **changes):
+    def __init__(
+        self, programs, directory, token, upstream, control_plane, ca, *options, env=None, prefix=(), **changes
+    ):
         self.dir = directory / f"gateway-{next(_serial)}"
         self.dir.mkdir(parents=True)
         self.token_file, self.audit = self.dir / "token", self.dir / "audit.log"
@@ -125,7 +128,7 @@ class Gateway:
         }
         named.update({name.replace("_", "-"): value for name, value in changes.items()})
         pairs = [(f"--{name}", value) for name, value in named.items() if value is not None]
-        self.argv = [programs.gateway, *itertools.chain.from_iterable(pairs), *options]
+        self.argv = [*prefix, programs.gateway, *itertools.chain.from_iterable(pairs), *options]
         self.health_socket = str(named["health-listen"]).removeprefix("unix:")
         self.process, self.health_port, self.env = None, 0, env
 

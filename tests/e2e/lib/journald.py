@@ -1,0 +1,148 @@
+"""A journald of its own for a test, real, in a mount namespace that programs enter with `prefix`."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+
+from .procs import run, wait_until
+
+JOURNALD = "/lib/systemd/systemd-journald"
+CONFIG = {
+    "Storage": "persistent",
+    "SystemMaxUse": "1G",
+    "RuntimeMaxUse": "1G",
+    "RateLimitIntervalSec": "0",
+    "ReadKMsg": "no",
+    "Audit": "no",
+}
+SETUP = """
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/journal /run/log/journal "$0/journal" "$0/lib"
+: >/run/systemd/journal/flushed
+mount -t tmpfs tmpfs /etc/systemd
+printf '%s\\n' "$1" >/etc/systemd/journald.conf
+mount --bind "$0" /var/log
+mount --bind "$0/lib" /var/lib/systemd
+if ! [ -s /etc/machine-id ]; then
+	echo 0123456789abcdef0123456789abcdef >/run/machine-id
+	mount --bind /run/machine-id /etc/machine-id
+fi
+echo ready
+exec cat
+"""
+
+
+class Journald:
+    """directory becomes /var/log of the namespace, so that what is kept can be looked at from outside."""
+
+    def __init__(self, directory, **config):
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        text = "\n".join(["[Journal]"] + [f"{k}={v}" for k, v in {**CONFIG, **config}.items()])
+        user = [] if os.geteuid() == 0 else ["-r"]
+        # Ends by itself when the pipe closes, whatever becomes of the test.
+        self.holder = subprocess.Popen(
+            ["unshare", *user, "-m", "sh", "-ec", SETUP, str(self.directory), text],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        if self.holder.stdout.readline() != b"ready\n":
+            raise AssertionError(f"no mount namespace for journald: {self.holder.stderr.read().decode()}")
+        self.prefix = [
+            "nsenter",
+            *(["-U", "--preserve-credentials"] if user else []),
+            "-m",
+            "-t",
+            self.holder.pid,
+            "--",
+        ]
+        self.prefix = [str(word) for word in self.prefix]
+        self.daemon = None
+        self.start()
+
+    @property
+    def socket_path(self):
+        """journald's socket as seen from outside the namespace."""
+        return f"/proc/{self.holder.pid}/root/run/systemd/journal/socket"
+
+    def start(self):
+        self.daemon = subprocess.Popen(
+            [*self.prefix, JOURNALD], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until(lambda: os.path.exists(self.socket_path), 10, "journald's socket")
+
+    def kill(self):
+        if self.daemon and self.daemon.poll() is None:
+            self.daemon.send_signal(signal.SIGCONT)
+            self.daemon.kill()
+            self.daemon.wait(10)
+
+    def stop(self):
+        self.kill()
+        self.holder.stdin.close()
+        self.holder.wait(10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def run(self, *argv, timeout=60):
+        status, out, err = run([*self.prefix, *argv], timeout)
+        assert status == 0, f"{argv}: status {status}\n{err}"
+        return out
+
+    def sync(self):
+        self.run("journalctl", "--sync")
+
+    def journalctl(self, *options):
+        """Bytes: values may be anything."""
+        self.sync()
+        done = subprocess.run(
+            [*self.prefix, "journalctl", "--no-pager", "-a", "-q", *options],
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout
+
+    def records(self, *matches):
+        """Every record as a dict. Fields that are there twice are lists; those that are no UTF-8 are bytes."""
+        lines = self.journalctl("-o", "json", *matches).splitlines()
+        return [{name: _value(v) for name, v in json.loads(line).items()} for line in lines]
+
+
+def _value(value):
+    if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
+        return bytes(value)
+    return value
+
+
+def encode(fields):
+    """One datagram of the native protocol: pairs of name and value, each value with its length."""
+    parts = []
+    for name, value in fields:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        parts.append(name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n")
+    return b"".join(parts)
+
+
+class Sender:
+    """Sends records; waits where journald is busy."""
+
+    def __init__(self, journald):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.connect(journald.socket_path)
+
+    def send(self, fields):
+        self.sock.send(encode(fields))
+
+    def close(self):
+        self.sock.close()

@@ -1,0 +1,67 @@
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+from lib import shell
+from lib.network import Network
+from lib.system import System
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+def obstacle():
+    """Why no system can be booted here; None when one can."""
+    if os.geteuid() != 0:
+        return "booting a system needs root"
+    for program, package in (("systemd-nspawn", "systemd-container"), ("debootstrap", "debootstrap"), ("ip", "iproute2")):
+        if not shutil.which(program):
+            return "%s is missing: install %s" % (program, package)
+    if subprocess.run(["unshare", "-mn", "mount", "-t", "tmpfs", "none", "/mnt"], stderr=subprocess.DEVNULL,
+                      check=False).returncode != 0:
+        return "namespaces and mounts are not allowed here"
+    if not os.path.exists("/sys/fs/cgroup"):
+        return "there are no control groups here"
+    return None
+
+
+@pytest.fixture(scope="session")
+def build():
+    return os.environ["SYSTEM_BUILD"]
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The common root file system, which nobody writes to."""
+    why = obstacle()
+    if why:
+        pytest.skip(why)
+    directory = tempfile.mkdtemp(prefix="mcp-tunnel-base-")
+    os.chmod(directory, 0o755)
+    shell.run(["sh", os.path.join(HERE, "rootfs.sh"), directory], timeout=600)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(name="network", scope="module")
+def _network(base):
+    n = Network()
+    yield n
+    n.done()
+
+
+@pytest.fixture(name="make_system", scope="module")
+def _make_system(base, network):
+    """make_system(name, up=True): a System that ends with the module."""
+    made = []
+
+    def make(name="system", up=True):
+        made.append(System(base, network, name, up))
+        return made[-1]
+
+    yield make
+    for system in reversed(made):
+        system.done()
