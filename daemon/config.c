@@ -362,6 +362,44 @@ static int check_required(struct config *c)
 	return 0;
 }
 
+static void print_origin(const struct config *c, const struct config_option *o, size_t index, char *out, size_t size)
+{
+	const struct source *src = source_of(c, o);
+	const struct config_list *list = field_of(o, c->target);
+	unsigned line = o->type == CONFIG_LIST ? list->items[index].line : src->line;
+
+	if (src->from == FROM_FILE)
+		snprintf(out, size, "%.300s:%u", c->file, line);
+	else
+		snprintf(out, size, "%s", src->from == FROM_FLAG ? "command line" : "default");
+}
+
+/* As a file that could be read again: what holds, and where it comes from. */
+static void print_values(const struct config *c)
+{
+	char text[4096], value[1024], origin[320];
+
+	printf("[%s]\n", c->spec->section);
+	for (size_t i = 0; i < c->spec->n_options; i++) {
+		const struct config_option *o = &c->spec->options[i];
+
+		if (!o->name || o->flags & CONFIG_NO_FILE)
+			continue;
+		for (size_t k = 0; config_value_text(o, field_of(o, c->target), k, text, sizeof(text)); k++) {
+			quote_value(text, value, sizeof(value));
+			print_origin(c, o, k, origin, sizeof(origin));
+			printf("%s = %s ; %s\n", o->name, value, origin);
+		}
+	}
+}
+
+static bool is_asked(const struct config *c, const char *name)
+{
+	const struct config_option *o = find_option(c->spec, span_of(name));
+
+	return o && o->type == CONFIG_BOOL && *(bool *)field_of(o, c->target);
+}
+
 int config_load(const struct config_spec *spec, int argc, char **argv, void *target, char *err, size_t err_size)
 {
 	struct config c = { .spec = spec, .target = target, .err = err, .err_size = err_size };
@@ -377,6 +415,10 @@ int config_load(const struct config_spec *spec, int argc, char **argv, void *tar
 		r = check_required(&c);
 	if (r == 0 && spec->finish)
 		r = spec->finish(&c, target);
+	if (r == 0 && is_asked(&c, "print-config")) {
+		print_values(&c);
+		r = CONFIG_EXIT;
+	}
 	if (r != 0)
 		config_done(spec, target);
 	return r;

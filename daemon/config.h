@@ -88,7 +88,7 @@ struct config_spec {
 	int (*finish)(struct config *c, void *target);
 };
 
-/* Fills target (zeroed by the caller). 0; CONFIG_EXIT; -EINVAL with one line in err; -ENOMEM likewise.
+/* Fills target (zeroed by the caller). A BOOL named print-config prints the values that hold, and CONFIG_EXIT. 0; CONFIG_EXIT; -EINVAL with one line in err; -ENOMEM likewise.
  * On anything but 0 target is empty again. */
 int config_load(const struct config_spec *spec, int argc, char **argv, void *target, char *err, size_t err_size);
 void config_done(const struct config_spec *spec, void *target);

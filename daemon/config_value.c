@@ -166,3 +166,79 @@ void config_allowed(const struct config_option *o, char *out, size_t size)
 		snprintf(out, size, "%s, not empty and at most %d bytes", o->type == CONFIG_FILE ? "a path" : "a text",
 			 VALUE_MAX);
 }
+
+struct unit {
+	uint64_t size;
+	const char *name;
+};
+
+/* In the largest unit that leaves a whole number. */
+static void number_text(uint64_t v, const struct unit *units, size_t n, char *out, size_t size)
+{
+	while (n > 1 && (v == 0 || v % units[n - 1].size))
+		n--;
+	snprintf(out, size, "%llu%s", (unsigned long long)(v / units[n - 1].size), v ? units[n - 1].name : "");
+}
+
+static void choice_text(const struct config_option *o, int index, char *out, size_t size)
+{
+	struct span rest = span_of(o->arg), word = { NULL, 0 };
+
+	for (int i = 0; i <= index && rest.p; i++)
+		word = span_split(&rest, '|');
+	snprintf(out, size, "%.*s", SPAN_FMT(word));
+}
+
+static bool url_text(const struct url *u, char *out, size_t size)
+{
+	if (!u->scheme)
+		return false;
+	url_print(u, out, size);
+	return true;
+}
+
+static bool string_text(const char *s, char *out, size_t size)
+{
+	if (!s)
+		return false;
+	snprintf(out, size, "%s", s);
+	return true;
+}
+
+bool config_value_text(const struct config_option *o, const void *field, size_t index, char *out, size_t size)
+{
+	static const struct unit times[] = { { 1, "ms" }, { 1000, "s" }, { 60000, "m" }, { 3600000, "h" } };
+	static const struct unit sizes[] = { { 1, "" }, { 1024, "k" }, { 1024 * 1024, "M" }, { 1024 * 1024 * 1024, "G" } };
+	const struct config_list *list = field;
+
+	if (index && o->type != CONFIG_LIST)
+		return false;
+	switch (o->type) {
+	case CONFIG_STRING:
+	case CONFIG_FILE:
+		return string_text(*(char *const *)field, out, size);
+	case CONFIG_URL:
+		return url_text(field, out, size);
+	case CONFIG_DURATION:
+		number_text(*(const uint64_t *)field, times, ARRAY_LEN(times), out, size);
+		return true;
+	case CONFIG_SIZE:
+		number_text(*(const uint64_t *)field, sizes, ARRAY_LEN(sizes), out, size);
+		return true;
+	case CONFIG_COUNT:
+		snprintf(out, size, "%u", *(const unsigned *)field);
+		return true;
+	case CONFIG_BOOL:
+		snprintf(out, size, "%s", *(const bool *)field ? "yes" : "no");
+		return true;
+	case CONFIG_CHOICE:
+		choice_text(o, *(const int *)field, out, size);
+		return true;
+	case CONFIG_LIST:
+		return index < list->n && string_text(list->items[index].text, out, size);
+	case CONFIG_HEADING:
+	case CONFIG_ACTION:
+		break;
+	}
+	return false;
+}

@@ -7,3 +7,6 @@
  * set to a phrase where there is one to add), -E2BIG (a full LIST), -ENOMEM. */
 int config_value_set(const struct config_option *o, unsigned line, const char *value, void *field,
 		     const char **ret_why);
+/* The value of a field as a user would write it, bounded; a LIST has a text of its own for each item (index), every
+ * other type one. False: there is none (left). */
+bool config_value_text(const struct config_option *o, const void *field, size_t index, char *out, size_t size);

@@ -1,51 +1,19 @@
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/digest.h"
 #include "daemon/egress.h"
-
-enum { ADDRESS_BYTES_MAX = 16 };
+#include "daemon/network.h"
 
 /* ---- NO_PROXY ---- */
 
-static size_t address_parse(struct span text, uint8_t out[ADDRESS_BYTES_MAX])
+static bool names_network_of(struct span item, struct span host)
 {
-	char z[INET6_ADDRSTRLEN];
+	struct network n;
+	struct address a;
 
-	if (text.len >= 2 && text.p[0] == '[' && text.p[text.len - 1] == ']')
-		text = span_make(text.p + 1, text.len - 2);
-	if (text.len == 0 || text.len >= sizeof(z))
-		return 0;
-	memcpy(z, text.p, text.len);
-	z[text.len] = '\0';
-	if (inet_pton(AF_INET, z, out) == 1)
-		return 4;
-	return inet_pton(AF_INET6, z, out) == 1 ? 16 : 0;
-}
-
-static bool bits_equal(const uint8_t *a, const uint8_t *b, size_t bits)
-{
-	size_t whole = bits / 8, rest = bits % 8;
-
-	if (memcmp(a, b, whole) != 0)
-		return false;
-	return rest == 0 || (a[whole] ^ b[whole]) >> (8 - rest) == 0;
-}
-
-static bool network_has(struct span item, struct span host)
-{
-	uint8_t net[ADDRESS_BYTES_MAX], addr[ADDRESS_BYTES_MAX];
-	struct span prefix = item, base = span_split(&prefix, '/');
-	size_t n = address_parse(base, net);
-	uint64_t bits = 8 * n;
-
-	if (n == 0 || address_parse(host, addr) != n)
-		return false;
-	if (prefix.p && (span_u64(prefix, &bits) < 0 || bits > 8 * n))
-		return false;
-	return bits_equal(net, addr, bits);
+	return network_parse(item, &n) == 0 && address_parse(host, &a) == 0 && network_has(&n, &a);
 }
 
 static bool domain_has(struct span item, struct span host)
@@ -80,7 +48,7 @@ static bool item_has(struct span item, struct span host, uint16_t port)
 {
 	if (item.len == 0 || !port_fits(&item, port))
 		return false;
-	return span_is(item, "*") || network_has(item, host) || domain_has(item, host);
+	return span_is(item, "*") || names_network_of(item, host) || domain_has(item, host);
 }
 
 bool egress_is_bypassed(const char *no_proxy, const char *host, uint16_t port)

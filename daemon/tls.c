@@ -7,6 +7,10 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "base/encode.h"
+#include "daemon/digest.h"
+#include "daemon/token.h"
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -124,6 +128,102 @@ struct tls_context *tls_free(struct tls_context *t)
 
 DEFINE_CLEANUP(struct tls_context *, tls_free)
 
+static int use_certificate(SSL_CTX *ctx, const char *cert_file, const char *key_file, char *err, size_t err_size)
+{
+	if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1)
+		return fail_file(err, err_size, "certificate", cert_file);
+	if (SSL_CTX_use_PrivateKey_file(ctx, key_file, SSL_FILETYPE_PEM) != 1)
+		return fail_file(err, err_size, "private key", key_file);
+	if (SSL_CTX_check_private_key(ctx) != 1)
+		return fail_file(err, err_size, "private key", key_file);
+	return 0;
+}
+
+/* ---- pins ---- */
+
+struct pins {
+	size_t n;
+	uint8_t hash[TLS_PINS_MAX][TLS_PIN_BYTES];
+};
+
+/* They belong to the SSL_CTX, which sessions keep alive. */
+static void pins_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp)
+{
+	free(ptr);
+}
+
+static int pins_index(void)
+{
+	static int index = -1;
+
+	if (index < 0)
+		index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, pins_free);
+	return index;
+}
+
+int tls_pin_parse(const char *text, uint8_t ret[TLS_PIN_BYTES])
+{
+	enum { PIN_TEXT_LEN = 44 };
+	uint8_t bytes[PIN_TEXT_LEN / 4 * 3];
+	struct span s = span_of(text);
+	size_t n;
+
+	if (span_starts(s, "sha256/"))
+		s = span_make(s.p + 7, s.len - 7);
+	if (s.len != PIN_TEXT_LEN || base64_decode(s, bytes, &n) < 0 || n != TLS_PIN_BYTES)
+		return -EINVAL;
+	memcpy(ret, bytes, TLS_PIN_BYTES);
+	return 0;
+}
+
+static bool is_pinned(const struct pins *pins, X509 *cert)
+{
+	uint8_t hash[SHA256_LEN];
+	unsigned char *der = NULL;
+	int len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+	bool found = false;
+
+	if (len > 0 && digest_sha256(der, (size_t)len, hash) == 0)
+		for (size_t i = 0; i < pins->n && !found; i++)
+			found = memcmp(hash, pins->hash[i], sizeof(hash)) == 0;
+	OPENSSL_free(der);
+	return found;
+}
+
+/* The last call is that of the server's own certificate, when the chain is known to be good. */
+static int on_verify(int good, X509_STORE_CTX *store)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+	const struct pins *pins = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), pins_index());
+	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(store);
+
+	if (!good || !pins || X509_STORE_CTX_get_error_depth(store) > 0)
+		return good;
+	for (int i = 0; i < sk_X509_num(chain); i++)
+		if (is_pinned(pins, sk_X509_value(chain, i)))
+			return 1;
+	X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+	return 0;
+}
+
+static int use_pins(SSL_CTX *ctx, const struct tls_client_options *opt)
+{
+	struct pins *pins;
+
+	if (!opt->n_pins)
+		return 0;
+	pins = calloc(1, sizeof(*pins));
+	if (!pins)
+		return -ENOMEM;
+	pins->n = MIN(opt->n_pins, (size_t)TLS_PINS_MAX);
+	memcpy(pins->hash, opt->pins, sizeof(pins->hash));
+	if (SSL_CTX_set_ex_data(ctx, pins_index(), pins) != 1) {
+		free(pins);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
 int tls_client_new(const struct tls_client_options *opt, char *err, size_t err_size, struct tls_context **ret)
 {
 	_cleanup_(tls_freep) struct tls_context *t = NULL;
@@ -132,6 +232,13 @@ int tls_client_new(const struct tls_client_options *opt, char *err, size_t err_s
 	r = context_new(TLS_client_method(), opt->allow_tls12, err, err_size, &t);
 	if (r < 0)
 		return r;
+	if (opt->cert_file) {
+		r = secret_file_check("private key", opt->key_file, err, err_size);
+		if (r == 0)
+			r = use_certificate(t->ctx, opt->cert_file, opt->key_file, err, err_size);
+		if (r < 0)
+			return -EINVAL;
+	}
 	if (opt->ca_file) {
 		if (SSL_CTX_load_verify_file(t->ctx, opt->ca_file) != 1)
 			return fail_file(err, err_size, "CA file", opt->ca_file);
@@ -140,9 +247,9 @@ int tls_client_new(const struct tls_client_options *opt, char *err, size_t err_s
 		ERR_clear_error();
 		return -EINVAL;
 	}
-	SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER, NULL);
+	SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER, on_verify);
 	/* 0 is success here. */
-	if (SSL_CTX_set_alpn_protos(t->ctx, alpn_http11, ALPN_LEN) != 0) {
+	if (use_pins(t->ctx, opt) < 0 || SSL_CTX_set_alpn_protos(t->ctx, alpn_http11, ALPN_LEN) != 0) {
 		snprintf(err, err_size, "out of memory");
 		return -ENOMEM;
 	}
@@ -171,12 +278,9 @@ int tls_server_new(const struct tls_server_options *opt, char *err, size_t err_s
 	r = context_new(TLS_server_method(), opt->allow_tls12, err, err_size, &t);
 	if (r < 0)
 		return r;
-	if (SSL_CTX_use_certificate_chain_file(t->ctx, opt->cert_file) != 1)
-		return fail_file(err, err_size, "certificate", opt->cert_file);
-	if (SSL_CTX_use_PrivateKey_file(t->ctx, opt->key_file, SSL_FILETYPE_PEM) != 1)
-		return fail_file(err, err_size, "private key", opt->key_file);
-	if (SSL_CTX_check_private_key(t->ctx) != 1)
-		return fail_file(err, err_size, "private key", opt->key_file);
+	r = use_certificate(t->ctx, opt->cert_file, opt->key_file, err, err_size);
+	if (r < 0)
+		return r;
 	SSL_CTX_set_alpn_select_cb(t->ctx, on_alpn_select, NULL);
 	SSL_CTX_set_num_tickets(t->ctx, 1);
 	ERR_clear_error();

@@ -5,10 +5,20 @@
 
 struct tls_context;
 
+enum { TLS_PIN_BYTES = 32, TLS_PINS_MAX = 16 };
+
 struct tls_client_options {
-	const char *ca_file; /* NULL: the system's store */
+	const char *ca_file;   /* NULL: the system's store */
+	const char *cert_file; /* PEM chain to show the server; NULL: none */
+	const char *key_file;  /* with cert_file; not readable for others */
+	/* SHA-256 of a SubjectPublicKeyInfo, as RFC 7469 has it: besides everything else, one of the chain must have one of these. */
+	uint8_t pins[TLS_PINS_MAX][TLS_PIN_BYTES];
+	size_t n_pins; /* 0: none are asked for */
 	bool allow_tls12;
 };
+
+/* Base64 (44 characters) with or without "sha256/" before it. -EINVAL. */
+int tls_pin_parse(const char *text, uint8_t ret[TLS_PIN_BYTES]);
 
 struct tls_server_options {
 	const char *cert_file; /* PEM chain */

@@ -171,6 +171,9 @@ static void verify_error(struct tls_pump *p, long v, char *dst, size_t size)
 	case X509_V_ERR_CERT_NOT_YET_VALID:
 		snprintf(dst, size, "certificate is not yet valid");
 		return;
+	case X509_V_ERR_APPLICATION_VERIFICATION:
+		snprintf(dst, size, "no key in the certificate chain is one of those pinned");
+		return;
 	default:
 		snprintf(dst, size, "certificate not trusted: %s", X509_verify_cert_error_string(v));
 	}
@@ -183,7 +186,10 @@ static void library_error(unsigned long e, bool in_handshake, char *dst, size_t 
 	bool not_tls = reason == SSL_R_HTTP_REQUEST || reason == SSL_R_HTTPS_PROXY_REQUEST ||
 		       reason == SSL_R_WRONG_VERSION_NUMBER;
 
-	if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
+	/* OpenSSL has no text for this alert. */
+	if (reason == SSL_AD_REASON_OFFSET + SSL_AD_CERTIFICATE_REQUIRED)
+		snprintf(dst, size, "the peer refused: it asks for a certificate");
+	else if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
 		snprintf(dst, size, "the peer refused: %s", SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET));
 	else if (in_handshake && not_tls)
 		snprintf(dst, size, "the peer does not speak TLS");

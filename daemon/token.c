@@ -45,7 +45,8 @@ struct token *token_free(struct token *t)
 	return NULL;
 }
 
-static int check_file(int fd, const char *what, const char *path, char *err, size_t err_size)
+/* A line is short: size_max 0 is no limit. */
+static int check_file(int fd, const char *what, const char *path, off_t size_max, char *err, size_t err_size)
 {
 	struct stat st;
 
@@ -65,7 +66,7 @@ static int check_file(int fd, const char *what, const char *path, char *err, siz
 			 (unsigned)st.st_mode & 07777, path);
 		return -EACCES;
 	}
-	if (st.st_size > SECRET_FILE_MAX) {
+	if (size_max && st.st_size > size_max) {
 		snprintf(err, err_size, "%s %s: it is larger than %d bytes; it must hold one line", what, path,
 			 SECRET_FILE_MAX);
 		return -EINVAL;
@@ -127,28 +128,49 @@ static int read_line(int fd, const char *what, const char *path, char *err, size
 	return 0;
 }
 
-int secret_load(const char *what, const char *path, char *err, size_t err_size, struct secret **ret)
+/* Open, and fit to hold a secret; or negative. */
+static int open_secret(const char *what, const char *path, off_t size_max, char *err, size_t err_size)
 {
-	_cleanup_(secret_freep) struct secret *s = NULL;
-	int fd, r;
-
 	/* Non-blocking, so that a FIFO by mistake is an error and not a wait. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), r;
+
 	if (fd < 0) {
 		r = -errno;
 		snprintf(err, err_size, "%s %s: cannot open it: %s", what, path, strerror(-r));
 		return r;
 	}
-	r = check_file(fd, what, path, err, err_size);
-	if (r == 0) {
-		s = secret_alloc(sizeof(*s));
-		if (!s) {
-			snprintf(err, err_size, "%s %s: out of memory", what, path);
-			r = -ENOMEM;
-		}
+	r = check_file(fd, what, path, size_max, err, err_size);
+	if (r < 0) {
+		close(fd);
+		return r;
 	}
-	if (r == 0)
+	return fd;
+}
+
+int secret_file_check(const char *what, const char *path, char *err, size_t err_size)
+{
+	int fd = open_secret(what, path, 0, err, err_size);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
+}
+
+int secret_load(const char *what, const char *path, char *err, size_t err_size, struct secret **ret)
+{
+	_cleanup_(secret_freep) struct secret *s = NULL;
+	int fd = open_secret(what, path, SECRET_FILE_MAX, err, err_size), r;
+
+	if (fd < 0)
+		return fd;
+	s = secret_alloc(sizeof(*s));
+	if (!s) {
+		snprintf(err, err_size, "%s %s: out of memory", what, path);
+		r = -ENOMEM;
+	} else {
 		r = read_line(fd, what, path, err, err_size, s);
+	}
 	close(fd);
 	if (r == 0)
 		*ret = steal_ptr(&s);

@@ -33,6 +33,8 @@ struct token {
  * -errno of opening or reading, -EACCES (permissions), -EINVAL (form), -ENOMEM. */
 int secret_load(const char *what, const char *path, char *err, size_t err_size, struct secret **ret);
 struct secret *secret_free(struct secret *s);
+/* The same demands on a file that something else will read. */
+int secret_file_check(const char *what, const char *path, char *err, size_t err_size);
 
 /* secret_load() and token_parse(). */
 int token_load(const char *path, char *err, size_t err_size, struct token **ret);

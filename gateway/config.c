@@ -65,6 +65,61 @@ static int finish_health(struct config *c, struct gateway_config *cfg)
 	return 0;
 }
 
+static int check_pair(struct config *c, const char *cert_option, const char *cert, const char *key_option, const char *key)
+{
+	if (cert && !key)
+		return config_fail(c, key_option, NULL, "it is missing; --%s needs its private key", cert_option);
+	if (key && !cert)
+		return config_fail(c, cert_option, NULL, "it is missing; --%s is the key of a certificate", key_option);
+	return 0;
+}
+
+static int finish_tls(struct config *c, struct gateway_config *cfg)
+{
+	int r = check_pair(c, "client-cert", cfg->client_cert, "client-key", cfg->client_key);
+
+	if (r == 0)
+		r = check_pair(c, "upstream-client-cert", cfg->upstream_cert, "upstream-client-key", cfg->upstream_key);
+	cfg->relay_tls = (struct tls_client_options){
+		.ca_file = cfg->ca_file,
+		.cert_file = cfg->client_cert,
+		.key_file = cfg->client_key,
+		.allow_tls12 = cfg->tls_min == 1,
+	};
+	/* Servers of one's own network are older than the relay. */
+	cfg->upstream_tls = (struct tls_client_options){
+		.ca_file = cfg->upstream_ca,
+		.cert_file = cfg->upstream_cert,
+		.key_file = cfg->upstream_key,
+		.allow_tls12 = true,
+	};
+	for (size_t i = 0; r == 0 && i < cfg->pin_texts.n; i++) {
+		const char *text = cfg->pin_texts.items[i].text;
+
+		if (tls_pin_parse(text, cfg->relay_tls.pins[cfg->relay_tls.n_pins++]) < 0)
+			r = config_fail(c, "pin-sha256", text, "is not the base64 of a SHA-256 (44 characters)");
+	}
+	return r;
+}
+
+/* An address that is written out and not allowed is told at once, not at the first call. */
+static int finish_guard(struct config *c, struct gateway_config *cfg)
+{
+	const char *host = cfg->mcp_server.host;
+	struct address a;
+
+	for (size_t i = 0; i < cfg->upstream_allow.n; i++) {
+		const char *text = cfg->upstream_allow.items[i].text;
+
+		if (guard_add(&cfg->guard, text) < 0)
+			return config_fail(c, "upstream-allow", text, "is not an address or a network such as 10.1.0.0/16 or fd12::/16");
+	}
+	if (!url_is_unix(&cfg->mcp_server) && address_parse(span_of(host), &a) == 0 && !guard_allows(&cfg->guard, &a))
+		return config_fail(c, "mcp-server-url", host,
+				   "is not an address that the MCP server may have; see --upstream-allow");
+	return 0;
+}
+
 static int finish_proxy(struct config *c, struct gateway_config *cfg)
 {
 	char why[CONFIG_ERROR_MAX];
@@ -79,13 +134,16 @@ static int finish(struct config *c, void *target)
 	struct gateway_config *cfg = target;
 	int r = 0;
 
-	cfg->allow_tls12 = cfg->tls_min == 1;
 	cfg->log_level = (enum log_level)(LOG_LEVEL_ERROR + cfg->log_choice);
 	if (cfg->region && !region_valid(cfg->region))
 		return config_fail(c, "region", cfg->region,
 				   "is not allowed; give lower-case letters, digits and hyphens, at most 63");
 	for (size_t i = 0; r == 0 && i < cfg->control_plane_urls.n; i++)
 		r = finish_relay(c, cfg, cfg->control_plane_urls.items[i].text);
+	if (r == 0)
+		r = finish_tls(c, cfg);
+	if (r == 0)
+		r = finish_guard(c, cfg);
 	if (r == 0)
 		r = finish_proxy(c, cfg);
 	if (r == 0)

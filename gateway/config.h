@@ -4,7 +4,9 @@
 #include "base/log.h"
 #include "daemon/config.h"
 #include "daemon/egress.h"
+#include "daemon/tls.h"
 #include "daemon/url.h"
+#include "gateway/guard.h"
 
 enum { GATEWAY_RELAYS_MAX = 8 };
 
@@ -16,12 +18,16 @@ struct gateway_config {
 	struct config_list control_plane_urls;
 	char *region;
 	char *ca_file; /* NULL: the system's */
+	char *client_cert, *client_key; /* NULL: none */
+	struct config_list pin_texts;
 	char *proxy;
 	char *proxy_auth_file; /* NULL: none */
 	int tls_min;
 	uint64_t keepalive_ms;
 	uint64_t drain_timeout_ms;
 	struct url mcp_server;
+	struct config_list upstream_allow;
+	char *upstream_ca, *upstream_cert, *upstream_key; /* NULL: none */
 	bool allow_query;
 	uint64_t max_request_bytes;
 	uint64_t max_response_bytes; /* 0: no limit */
@@ -31,13 +37,14 @@ struct gateway_config {
 	char *health_listen;
 	int log_choice;
 	char *config_file;
-	bool check_config;
+	bool check_config, print_config;
 
 	/* Derived. */
 	struct url relays[GATEWAY_RELAYS_MAX]; /* of control_plane_urls, {region} replaced */
 	size_t n_relays;
+	struct tls_client_options relay_tls, upstream_tls; /* upstream_tls: for https:// */
 	struct egress_config egress;
-	bool allow_tls12;
+	struct guard guard;
 	enum gateway_audit audit_kind;
 	const char *audit_path;   /* into audit, for GATEWAY_AUDIT_FILE */
 	const char *health_addr;  /* into health_listen; NULL: none */

@@ -30,7 +30,7 @@ struct gateway {
 	unsigned magic;
 	const struct gateway_config *cfg;
 	struct loop *loop;
-	struct tls_context *tls;
+	struct tls_context *tls, *upstream_tls;
 	struct token *token;
 	struct upstream *upstream;
 	struct audit *audit;
@@ -229,20 +229,32 @@ static int start_events(struct gateway *g)
 
 static int make_tls(struct gateway *g, char *err, size_t err_size)
 {
-	const struct tls_client_options opt = { .ca_file = g->cfg->ca_file, .allow_tls12 = g->cfg->allow_tls12 };
-
 	char why[CONFIG_ERROR_MAX];
 	bool wanted = false;
-	int r;
+	int r = 0;
 
 	for (size_t i = 0; i < g->cfg->n_relays; i++)
 		wanted = wanted || url_is_tls(&g->cfg->relays[i]);
-	if (!wanted)
-		return 0;
-	r = tls_client_new(&opt, why, sizeof(why), &g->tls);
+	if (wanted)
+		r = tls_client_new(&g->cfg->relay_tls, why, sizeof(why), &g->tls);
+	if (r < 0) {
+		snprintf(err, err_size, "TLS to the relay: %s", why);
+		return r;
+	}
+	if (url_is_tls(&g->cfg->mcp_server))
+		r = tls_client_new(&g->cfg->upstream_tls, why, sizeof(why), &g->upstream_tls);
 	if (r < 0)
-		snprintf(err, err_size, "%s%s", g->cfg->ca_file ? "--ca-file: " : "", why);
+		snprintf(err, err_size, "TLS to the MCP server: %s", why);
 	return r;
+}
+
+static bool upstream_allowed(void *user, const struct sockaddr *sa)
+{
+	struct gateway *g = user;
+	struct address a;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	return address_of(sa, &a) == 0 && guard_allows(&g->cfg->guard, &a);
 }
 
 static int make_upstream(struct gateway *g)
@@ -252,6 +264,9 @@ static int make_upstream(struct gateway *g)
 		.host = url_is_unix(u) ? NULL : u->host,
 		.port = u->port,
 		.unix_path = url_is_unix(u) ? u->socket : NULL,
+		.tls = g->upstream_tls,
+		.allow = upstream_allowed,
+		.allow_user = g,
 		.connect_timeout_ms = UPSTREAM_CONNECT_TIMEOUT_MS,
 		.idle_ms = UPSTREAM_IDLE_MS,
 		.max_idle = UPSTREAM_MAX_IDLE,
@@ -378,6 +393,7 @@ struct gateway *gateway_free(struct gateway *g)
 	upstream_free(g->upstream);
 	loop_free(g->loop);
 	tls_free(g->tls);
+	tls_free(g->upstream_tls);
 	token_free(g->token);
 	g->magic = 0;
 	free(g);

@@ -58,6 +58,7 @@ struct upstream {
 	size_t n_idle;
 	struct event *sweep;
 	struct dial *probe;
+	struct channel *probe_channel; /* TLS: its handshake */
 	struct upstream_health health;
 };
 
@@ -293,6 +294,13 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 		call_dial(c);
 		return;
 	}
+	if (c->upstream->cfg.tls && !c->reused && !c->answered && c->head_at == 0) {
+		/* No handshake, no request. */
+		health_set(c->upstream, TP_REASON_UPSTREAM_UNREACHABLE, detail);
+		snprintf(text, sizeof(text), "%s", detail);
+		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, text);
+		return;
+	}
 	snprintf(text, sizeof(text), "%s: %s", c->answered ? "in the middle of the answer" : "before the answer", detail);
 	call_fail(c, TP_REASON_UPSTREAM_CLOSED, text);
 }
@@ -303,9 +311,18 @@ static const struct channel_ops conn_callbacks = {
 	.on_closed = on_channel_closed,
 };
 
+static struct channel_options channel_options_of(const struct upstream *u)
+{
+	return (struct channel_options){
+		.tls = u->cfg.tls,
+		.server_name = u->host,
+		.open_timeout_ms = u->cfg.tls ? u->cfg.connect_timeout_ms : 0,
+	};
+}
+
 static int conn_new(struct upstream_call *c, int take_fd)
 {
-	const struct channel_options opt = { 0 };
+	const struct channel_options opt = channel_options_of(c->upstream);
 	struct upstream_conn *k = calloc(1, sizeof(*k));
 	int r;
 
@@ -338,7 +355,8 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 
 	CHECK_OBJ(c, CALL_MAGIC);
 	c->dial = NULL;
-	health_connected(c->upstream, err == DIAL_OK, detail);
+	if (err != DIAL_OK || !c->upstream->cfg.tls)
+		health_connected(c->upstream, err == DIAL_OK, detail);
 	if (err != DIAL_OK)
 		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, detail);
 	else if (conn_new(c, take_fd) < 0)
@@ -354,6 +372,8 @@ static struct dial_target target_of(const struct upstream *u)
 		.port = u->cfg.port,
 		.unix_path = u->unix_path,
 		.timeout_ms = u->cfg.connect_timeout_ms,
+		.allow = u->cfg.allow,
+		.allow_user = u->cfg.allow_user,
 	};
 }
 
@@ -433,22 +453,69 @@ void upstream_call_cancel(struct upstream_call *c)
 	call_free(c);
 }
 
-static void on_probed(void *user, int take_fd, enum dial_error err, int error, const char *detail)
+static void probe_end(struct upstream *u, bool connected, const char *detail)
+{
+	if (u->probe_channel)
+		channel_abort(u->probe_channel, false);
+	u->probe_channel = NULL;
+	health_connected(u, connected, detail);
+}
+
+static void on_probe_open(void *user)
 {
 	struct upstream *u = user;
 
 	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	probe_end(u, true, "");
+}
+
+static void on_probe_data(void *user, uint8_t *data, size_t len)
+{
+}
+
+static size_t on_probe_pull(void *user, uint8_t *dst, size_t room)
+{
+	return 0;
+}
+
+static void on_probe_closed(void *user, enum channel_end end, int error, const char *detail)
+{
+	struct upstream *u = user;
+
+	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	u->probe_channel = NULL;
+	probe_end(u, false, detail);
+}
+
+static const struct channel_ops probe_callbacks = {
+	.on_open = on_probe_open,
+	.on_data = on_probe_data,
+	.on_pull = on_probe_pull,
+	.on_closed = on_probe_closed,
+};
+
+static void on_probed(void *user, int take_fd, enum dial_error err, int error, const char *detail)
+{
+	struct upstream *u = user;
+	const struct channel_options opt = channel_options_of(u);
+
+	CHECK_OBJ(u, UPSTREAM_MAGIC);
 	u->probe = NULL;
-	health_connected(u, err == DIAL_OK, detail);
+	if (err == DIAL_OK && u->cfg.tls) {
+		if (channel_new(u->loop, take_fd, &opt, &probe_callbacks, u, &u->probe_channel) < 0)
+			probe_end(u, false, "out of memory");
+		return;
+	}
 	if (take_fd >= 0)
 		close(take_fd);
+	probe_end(u, err == DIAL_OK, detail);
 }
 
 void upstream_probe(struct upstream *u)
 {
 	const struct dial_target target = target_of(u);
 
-	if (u->probe)
+	if (u->probe || u->probe_channel)
 		return;
 	if (dial_start(u->loop, &target, on_probed, u, &u->probe) < 0)
 		u->probe = NULL;
@@ -502,8 +569,9 @@ struct upstream *upstream_free(struct upstream *u)
 	CHECK_OBJ(u, UPSTREAM_MAGIC);
 	while ((k = TAILQ_FIRST(&u->idle)))
 		conn_drop(k, false);
-	if (u->probe)
-		dial_cancel(u->probe);
+	dial_cancel(u->probe);
+	if (u->probe_channel)
+		channel_abort(u->probe_channel, false);
 	if (u->sweep)
 		event_free(u->sweep);
 	free(u->host);

@@ -7,6 +7,8 @@
 #include "daemon/loop.h"
 #include "proto/http1.h"
 
+struct sockaddr;
+struct tls_context;
 struct upstream;
 struct upstream_call;
 
@@ -14,6 +16,10 @@ struct upstream_config {
 	const char *host;      /* name or literal address; NULL with unix_path */
 	uint16_t port;
 	const char *unix_path;
+	struct tls_context *tls; /* NULL: plain; borrowed. The certificate must be valid for host. */
+	/* Judges each address before it is dialled (daemon/dial.h); NULL allows all. */
+	bool (*allow)(void *user, const struct sockaddr *sa);
+	void *allow_user;
 	uint64_t connect_timeout_ms;
 	uint64_t idle_ms; /* how long an unused connection is kept */
 	size_t max_idle;
@@ -50,6 +56,6 @@ void upstream_call_pause(struct upstream_call *c, bool paused);
 /* Closes the connection at once, which is MCP's cancellation. No callback after this. */
 void upstream_call_cancel(struct upstream_call *c);
 
-/* Opens a connection and closes it: news for upstream_health(). At most one at a time. */
+/* Opens a connection (with TLS, up to the end of the handshake) and closes it: news for upstream_health(). At most one at a time. */
 void upstream_probe(struct upstream *u);
 const struct upstream_health *upstream_health(const struct upstream *u);

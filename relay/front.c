@@ -144,7 +144,8 @@ static void write_answer(struct front *f)
 		f->close_after = true;
 	a.close = f->close_after;
 	a.head_only = f->head_only;
-	f->relay->counters.refused++;
+	f->relay->counters.refused[MIN(a.reason, (uint32_t)ARRAY_LEN(f->relay->counters.refused) - 1)]++;
+	log_debug("answered %u (%s)%s%s", a.status, tp_reason_name(a.reason), a.call_id ? ", call " : "", a.call_id ? a.call_id : "");
 	if (answer_write(&f->out, &a) < 0) {
 		front_close(f);
 		return;
@@ -355,7 +356,7 @@ static void serve_head(struct front *f)
 		return;
 	}
 	if (r->stopping)
-		refuse_reason(f, TP_REASON_RELAY_STOPPED, NULL);
+		refuse_reason(f, TP_REASON_REFUSED, "the relay stops");
 	else
 		start_call(f, &q, agent);
 }
@@ -528,7 +529,7 @@ static void on_hold_expired(void *user)
 	CHECK_OBJ(f, FRONT_MAGIC);
 	set_state(f, FRONT_HEAD);
 	if (f->relay->stopping)
-		refuse_reason(f, TP_REASON_RELAY_STOPPED, NULL);
+		refuse_reason(f, TP_REASON_REFUSED, "the relay stops");
 	else
 		refuse_not_attached(f);
 	after_hold(f);

@@ -24,7 +24,6 @@ int metrics_write(const struct relay *r, struct buf *out)
 		{ OPENMETRICS_COUNTER, "calls_held_expired", "Calls that waited in vain.", .count = hold_counters(r->hold)->expired },
 		{ OPENMETRICS_COUNTER, "connections", "Connections accepted on public listeners.", .count = c->agent_connections },
 		{ OPENMETRICS_COUNTER, "requests", "HTTP requests read.", .count = c->requests },
-		{ OPENMETRICS_COUNTER, "refused", "Requests that the relay answered with an error itself.", .count = c->refused },
 		{ OPENMETRICS_COUNTER, "calls_started", "Calls opened to gateways.", .count = c->calls_started },
 		{ OPENMETRICS_COUNTER, "gateway_connections", "Upgrades asked for by gateways.", .count = c->gateway_connections },
 		{ OPENMETRICS_COUNTER, "gateway_refused", "Gateways whose token was not valid.", .count = c->gateway_refused },
@@ -33,6 +32,9 @@ int metrics_write(const struct relay *r, struct buf *out)
 	};
 	int rc = openmetrics_rows(out, "mcp_tunnel_relay", rows, ARRAY_LEN(rows));
 
+	if (rc == 0)
+		rc = openmetrics_by_reason(out, "mcp_tunnel_relay", "refused", "Requests that the relay answered with an error itself, by reason.",
+					   c->refused, ARRAY_LEN(c->refused));
 	return rc < 0 ? rc : openmetrics_by_reason(out, "mcp_tunnel_relay", "calls_ended", "Calls that ended, by reason; none means complete.",
 						   c->calls_ended, ARRAY_LEN(c->calls_ended));
 }

@@ -18,8 +18,9 @@ struct front;
 struct attached;
 
 struct relay_counters {
-	uint64_t agent_connections, requests, refused; /* refused: by the relay itself */
-	uint64_t calls_started, calls_ended[64];       /* by reason; [NONE]: complete */
+	uint64_t agent_connections, requests;
+	uint64_t refused[64];                    /* by the relay itself, by reason */
+	uint64_t calls_started, calls_ended[64]; /* by reason; [NONE]: complete */
 	uint64_t gateway_connections, gateway_refused, sessions, resumed;
 };
 

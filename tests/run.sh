@@ -65,12 +65,13 @@ needs() {
 		echo jq:jq iproute2:ip nftables:nft
 	fi
 	if wanted e2e; then
-		echo tinyproxy-bin:tinyproxy
+		echo tinyproxy-bin:tinyproxy haproxy:haproxy
 		python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 		node_is_new_enough || echo nodejs npm
 	fi
 	if wanted system; then
 		echo systemd-container:systemd-nspawn debootstrap:debootstrap iproute2:ip python3-pytest
+		echo dpkg-dev:dpkg-buildpackage debhelper rpm:rpmbuild cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc
 	fi
 }
 

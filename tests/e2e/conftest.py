@@ -1,5 +1,6 @@
 """Fixtures: certificates, servers, the tunnel, the clients. Everything started here is stopped here, by pid."""
 
+import concurrent.futures
 import itertools
 import os
 import pathlib
@@ -10,8 +11,10 @@ import tempfile
 
 import pytest
 
+from lib import netns, scenes
 from lib.certs import Certificates
 from lib.drivers import Driver
+from lib.lab import NAMES
 from lib.procs import Process
 from lib.rawhttp import Connection
 from lib.tunnel import Endpoint, Gateway, Programs, Relay
@@ -248,3 +251,21 @@ def relay_pair(programs, work, certs, servers):
     yield start
     for it in made:
         it.stop()
+
+
+@pytest.fixture(scope="session")
+def play(programs, work, certs):
+    """play(scenario): runs it to its end on a new network."""
+    netns.require()
+    certificate = certs.ca.issue("lab", san=NAMES)
+    return lambda scene: scenes.play(scene, programs, work, certificate, certs.ca.cert)
+
+
+@pytest.fixture(scope="module")
+def running(request, play):
+    """{name: future} of the module's scenarios that were asked for, under way side by side."""
+    wanted = [i for i in request.session.items if i.module is request.module and "running" in i.fixturenames]
+    names = [i.callspec.params["name"] for i in wanted]
+    pool = concurrent.futures.ThreadPoolExecutor(scenes.SIDE_BY_SIDE)
+    yield {name: pool.submit(play, request.module.TOGETHER[name]) for name in names}
+    pool.shutdown(cancel_futures=True)

@@ -1,11 +1,10 @@
 """Connections that break: nothing is lost, nothing is executed twice, no event is missing, doubled or out of order.
 
-The scenarios are coroutines that a lab (lib/lab.py) runs on a network of its own. Those that measure latency run one by
-one; the others side by side, since they spend their time waiting. MCP_TUNNEL_SOAK=1 makes them longer.
+lib/scenes.py says how the scenarios are run. MCP_TUNNEL_SOAK=1 makes them longer.
 """
 
 import asyncio
-import concurrent.futures
+import functools
 import os
 import pathlib
 import random
@@ -20,65 +19,22 @@ import pytest
 
 from lib import netns
 from lib.drivers import Driver
-from lib.lab import AGENT_PORT, NAMES, TUNNEL, Ended, Lab, until
+from lib.lab import AGENT_PORT, TUNNEL, Ended, until
+from lib.longpath import Wire
 from lib.procs import SANITIZER, SCALE, Process
+from lib.scenes import QUICK, scenario
 from lib.tunnel import Endpoint
 
 SOAK = os.environ.get("MCP_TUNNEL_SOAK") == "1"
-QUICK = ("--keepalive", "5s")
 PATIENT = {"relay": (*QUICK, "--hold", "60s"), "gateway": QUICK}
-SIDE_BY_SIDE = 4
 SERVERS = pathlib.Path(__file__).parent / "servers"
-
-
-@pytest.fixture(scope="module")
-def certificate(certs):
-    netns.require()
-    return certs.ca.issue("lab", san=NAMES)
-
-
-@pytest.fixture(scope="module")
-def play(programs, work, certs, certificate):
-    """play(scenario): runs it to its end on a new network."""
-
-    def play(scenario):
-        options = dict(scenario.options)
-        if "host" in options:
-            options["hosts"] = work / f"hosts-{scenario.__name__}"
-            options["hosts"].write_text(f"{netns.RELAY_ADDR} {options['host']}\n")
-        lab = Lab(programs, work, certificate, certs.ca.cert, **options)
-        try:
-            lab.run(scenario)
-        finally:
-            lab.close()
-
-    return play
-
-
+LONG = {"delay": "40ms", "rate": "100M", "queue": "600k"}
 ALONE, TOGETHER = {}, {}
-
-
-def scenario(where, name=None, **options):
-    def register(function):
-        function.options = options or {"relay": QUICK, "gateway": QUICK}
-        where[(name or function.__name__).replace("_", "-")] = function
-        return function
-
-    return register
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_alone(play, name):
     play(ALONE[name])
-
-
-@pytest.fixture(scope="module")
-def running(request, play):
-    """The scenarios that were asked for, under way."""
-    names = [i.callspec.params["name"] for i in request.session.items if i.function is test_fault]
-    pool = concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE)
-    yield {name: pool.submit(play, TOGETHER[name]) for name in names}
-    pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("name", TOGETHER)
@@ -165,6 +121,32 @@ async def read_for_ever(agent):
             pass
     finally:
         agent.close()
+
+
+@scenario(ALONE, network=functools.partial(Wire, **LONG))
+async def cancel_takes_less_than_a_round_trip(lab):
+    """Of 80 ms, while large answers and large requests fill the path both ways."""
+    floods, stop = [], asyncio.Event()
+
+    async def upload():
+        while not stop.is_set():
+            await lab.call("json", size=2 << 20, answer=10)
+
+    for _ in range(2):
+        flood = await lab.agent("flood", answer=1 << 40).__aenter__()
+        floods += [asyncio.create_task(read_for_ever(flood)), asyncio.create_task(upload())]
+        lab.ours.add(flood.key)
+    await asyncio.sleep(3)
+    times = []
+    for _ in range(20):
+        async with lab.agent("hang", size=1000) as agent:
+            times.append(await cancelled_within(lab, agent, 2))
+    stop.set()
+    for flood in floods[::2]:
+        flood.cancel()
+    await asyncio.gather(*floods[1::2])
+    assert statistics.median(times) < 0.08 * SCALE and max(times) < 0.2 * SCALE, sorted(times)
+    lab.verify(0)
 
 
 @scenario(ALONE, relay=QUICK, gateway=QUICK)
@@ -276,6 +258,16 @@ async def address_of_the_relay_changes(lab):
         await lab.aside(lab.gateway.process.wait_line, "again after", 30, marks["gateway"])
     # The old connection may still have looked alive to the relay when the new one took over.
     assert_one_blip(lab, marks, relay=(1, 2))
+
+
+@scenario(TOGETHER, relay=("--hold", "60s"), network=functools.partial(Wire, **LONG, loss=10, seed=3))
+async def a_minute_of_loss(lab):
+    """One packet in ten is lost, and the round trip is 80 ms."""
+    async with lab.load(12, longest=4):
+        await asyncio.sleep(60)
+    lost = lab.net.wire.stats()
+    assert min(side["lost"] for side in lost.values()) > 100, f"the wire lost too little: {lost}"
+    assert lab.outcomes["json"] > 10 and lab.outcomes["sse"] > 10, lab.outcomes
 
 
 @scenario(TOGETHER)

@@ -319,7 +319,8 @@ def test_metrics_of_both_programs(relay_pair, raw_control, fresh_key):
         assert any(key.startswith(f"mcp_tunnel_{name}_build_info{{") for key in samples)
     assert here["mcp_tunnel_gateway_request_bytes_total"] == 2 * len(CALL)
     assert here["mcp_tunnel_gateway_response_bytes_total"] == length
-    assert there["mcp_tunnel_relay_refused_total"] >= 2
+    assert there["mcp_tunnel_relay_refused_total{reason=upstream-closed}"] == 1
+    assert there["mcp_tunnel_relay_refused_total{reason=bad-request}"] == 1
 
 
 # ---- tunnels and agents ----

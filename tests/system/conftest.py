@@ -1,3 +1,4 @@
+import glob
 import os
 import shutil
 import subprocess
@@ -65,3 +66,32 @@ def _make_system(base, network):
     yield make
     for system in reversed(made):
         system.done()
+
+
+def build_packages(root, directory, **environment):
+    shell.run(["sh", os.path.join(root, "packaging/build.sh"), "all"], timeout=600,
+              env=dict(os.environ, DIST=directory, **environment))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def dist():
+    """A directory with the packages of this tree and their SBOMs."""
+    for program, package in (("dpkg-buildpackage", "dpkg-dev"), ("dh", "debhelper"), ("rpmbuild", "rpm")):
+        if not shutil.which(program):
+            pytest.skip("%s is missing: install %s" % (program, package))
+    directory = tempfile.mkdtemp(prefix="mcp-tunnel-dist-")
+    yield build_packages(ROOT, directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def debs(dist):
+    """{package: path}"""
+    return {name: glob.glob(os.path.join(dist, name + "_*.deb"))[0] for name in ("mcp-tunnel-gateway", "mcp-tunnel-relay")}
+
+
+@pytest.fixture(scope="session")
+def rpms(dist):
+    return {name: glob.glob(os.path.join(dist, name + "-[0-9]*.rpm"))[0]
+            for name in ("mcp-tunnel-gateway", "mcp-tunnel-relay")}

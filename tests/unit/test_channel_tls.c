@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/digest.h"
 #include "tests/lib/channel_pair.h"
 #include "tests/lib/unit.h"
 
@@ -470,6 +472,76 @@ START_TEST(names)
 }
 END_TEST
 
+static void spki_hash(const char *name, uint8_t hash[SHA256_LEN])
+{
+	char file[64];
+	unsigned char *der = NULL;
+	FILE *f;
+	X509 *cert;
+	int len;
+
+	snprintf(file, sizeof(file), "%s.pem", name);
+	f = fopen(certs_path(file), "r");
+	ck_assert_ptr_nonnull(f);
+	cert = PEM_read_X509(f, NULL, NULL, NULL);
+	ck_assert_ptr_nonnull(cert);
+	len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+	ck_assert_int_gt(len, 0);
+	ck_assert_int_eq(digest_sha256(der, (size_t)len, hash), 0);
+	OPENSSL_free(der);
+	X509_free(cert);
+	fclose(f);
+}
+
+START_TEST(pins)
+{
+	/* openssl x509 -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64, of nobody's key */
+	static const char of_nobody[] = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+	struct tls_client_options opt = { .ca_file = certs_path("ca.pem") };
+	struct tls_context *pinned[3] = { NULL };
+	char err[256] = "";
+	struct pair p;
+
+	ck_assert_int_eq(tls_pin_parse(of_nobody, opt.pins[0]), 0);
+	for (size_t i = 0; i < ARRAY_LEN(pinned); i++) {
+		opt.n_pins = i;
+		if (i == 2)
+			spki_hash("relay", opt.pins[1]);
+		ck_assert_msg(tls_client_new(&opt, err, sizeof(err), &pinned[i]) == 0, "%s", err);
+	}
+	start_tls(&p, pinned[0], server_tls, "relay.example");
+	run_until(p.loop, p.a.n_open + p.b.n_open == 2);
+	pair_done(&p);
+	start_tls(&p, pinned[1], server_tls, "relay.example");
+	run_until(p.loop, p.a.n_closed && p.b.n_closed);
+	ck_assert_int_eq(p.a.how, CHANNEL_TLS);
+	ck_assert_str_eq(p.a.detail, "no key in the certificate chain is one of those pinned");
+	pair_done(&p);
+	start_tls(&p, pinned[2], server_tls, "relay.example");
+	/* The session outlives its context, and so do the pins. */
+	for (size_t i = 0; i < ARRAY_LEN(pinned); i++)
+		tls_free(pinned[i]);
+	run_until(p.loop, p.a.n_open + p.b.n_open == 2);
+	pair_done(&p);
+}
+END_TEST
+
+START_TEST(pin_forms)
+{
+	static const char *const bad[] = {
+		"", "sha256/", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFUx",
+		"sha1/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", " 47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+	};
+	uint8_t a[TLS_PIN_BYTES], b[TLS_PIN_BYTES];
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		ck_assert_msg(tls_pin_parse(bad[i], a) == -EINVAL, "%s", bad[i]);
+	ck_assert_int_eq(tls_pin_parse("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", a), 0);
+	ck_assert_int_eq(tls_pin_parse("sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", b), 0);
+	ck_assert_mem_eq(a, b, sizeof(a));
+}
+END_TEST
+
 START_TEST(files)
 {
 	char err[256], want[256], missing[128];
@@ -506,4 +578,5 @@ UNIT_MAIN("channel_tls", tcase_add_checked_fixture(tc, certs_setup, certs_teardo
 	  tcase_add_loop_test(tc, verification, 0, ARRAY_LEN(handshakes));
 	  ADD(plain_http_to_tls) ADD(tls_to_plain_http) ADD(versions) ADD(handshake_timeout) ADD(end_during_handshake)
 	  tcase_add_loop_test(tc, alpn, 0, 4);
-	  ADD(old_client) ADD(key_update) ADD(key_update_flood) ADD(broken_records) ADD(byte_by_byte) ADD(names) ADD(files))
+	  ADD(old_client) ADD(key_update) ADD(key_update_flood) ADD(broken_records) ADD(byte_by_byte) ADD(names)
+	  ADD(pins) ADD(pin_forms) ADD(files))

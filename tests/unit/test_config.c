@@ -97,7 +97,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(cfg.call_timeout_ms, 0);
 	ck_assert_uint_eq(cfg.max_streams, 2048);
 	ck_assert_str_eq(cfg.health_addr, "127.0.0.1:9464");
-	ck_assert(!cfg.allow_query && !cfg.allow_tls12 && !cfg.check_config);
+	ck_assert(!cfg.allow_query && !cfg.relay_tls.allow_tls12 && !cfg.check_config);
 	ck_assert_int_eq(cfg.log_level, LOG_LEVEL_INFO);
 	ck_assert(cfg.audit_kind != GATEWAY_AUDIT_FILE);
 	gateway_config_done(&cfg);
@@ -126,7 +126,7 @@ START_TEST(all_flags)
 	ck_assert_str_eq(cfg.audit_path, "/var/log/a");
 	ck_assert_uint_eq(cfg.max_response_bytes, 2 << 20);
 	ck_assert_uint_eq(cfg.call_timeout_ms, 3600000);
-	ck_assert(cfg.allow_query && cfg.allow_tls12 && cfg.check_config);
+	ck_assert(cfg.allow_query && cfg.relay_tls.allow_tls12 && cfg.check_config);
 	ck_assert_int_eq(cfg.log_level, LOG_LEVEL_DEBUG);
 	gateway_config_done(&cfg);
 }
@@ -192,7 +192,7 @@ START_TEST(refused_values)
 		gateway_bad(ARGS(MINIMAL, t[i].flag), t[i].what, t[i].allowed);
 	gateway_bad(ARGS("--token-file", "--region", "x"), "--token-file: it needs a value", "");
 	gateway_bad(ARGS("--token-file=/t", "--control-plane=wss://a", "--mcp-server-url=ftp://a"),
-		    "--mcp-server-url: \"ftp://a\"", "begins with http:// or unix:");
+		    "--mcp-server-url: \"ftp://a\"", "begins with http://, https:// or unix:");
 }
 END_TEST
 
@@ -350,12 +350,11 @@ START_TEST(relay_refuses)
 END_TEST
 
 /* What a program prints for one flag, from a child's stdout. */
-static void capture(const char *flag, char *out, size_t size)
+static void capture_args(char **argv, char *out, size_t size)
 {
 	struct gateway_config cfg;
 	int saved = dup(STDOUT_FILENO);
 	FILE *f = tmpfile();
-	char **argv = ARGS(flag);
 	int r;
 
 	fflush(stdout);
@@ -368,6 +367,11 @@ static void capture(const char *flag, char *out, size_t size)
 	rewind(f);
 	out[fread(out, 1, size - 1, f)] = '\0';
 	fclose(f);
+}
+
+static void capture(const char *flag, char *out, size_t size)
+{
+	capture_args(ARGS(flag), out, size);
 }
 
 START_TEST(help_and_version)
@@ -389,6 +393,33 @@ START_TEST(help_and_version)
 END_TEST
 
 /* The sample with every line that has a default or a form uncommented must be taken again. */
+START_TEST(printed_values)
+{
+	static const char *const lines[] = {
+		"[gateway]\n", "keepalive = 90s ; %s:3\n", "control-plane = wss://a/v1?... ; %s:4\n", "control-plane = wss://b ; %s:5\n",
+		"max-request-bytes = 32M ; command line\n", "drain-timeout = 0 ; command line\n", "call-timeout = 0 ; default\n",
+		"tls-min = 1.2 ; %s:6\n", "allow-query = yes ; command line\n", "log-level = info ; default\n",
+	};
+	static char text[32768];
+	char line[400];
+
+	write_file("[gateway]\ntoken-file = /t\nkeepalive = 90000ms\ncontrol-plane = wss://a/v1?key=s3cret\ncontrol-plane = wss://b\n"
+		   "tls-min = 1.2\nmcp-server-url = http://127.0.0.1:9/mcp\n");
+	capture_args(ARGS("--config", path, "--max-request-bytes", "32768k", "--drain-timeout=0", "--allow-query", "--print-config"), text,
+		     sizeof(text));
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		snprintf(line, sizeof(line), lines[i], path);
+		ck_assert_msg(strstr(text, line), "no %s in\n%s", line, text);
+	}
+	ck_assert_ptr_null(strstr(text, "s3cret"));
+	/* What is printed can be read. */
+	*strstr(text, "control-plane = wss://a") = '#';
+	write_file(text);
+	capture_args(ARGS("--config", path, "--print-config"), line, sizeof(line));
+	unlink(path);
+}
+END_TEST
+
 START_TEST(sample_is_valid)
 {
 	static char text[32768], live[32768];
@@ -401,7 +432,7 @@ START_TEST(sample_is_valid)
 	gateway_config_done(&cfg);
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		bool value = line[0] == '#' && line[1] != ' ' && !strstr(line, "URL") && !strstr(line, "NAME") &&
-			     !strstr(line, "SINK");
+			     !strstr(line, "SINK") && !strstr(line, "= PIN") && !strstr(line, "= CIDR");
 
 		strcat(live, value ? line + 1 : line);
 		strcat(live, "\n");
@@ -417,4 +448,4 @@ END_TEST
 
 UNIT_MAIN("config", ADD(defaults) ADD(all_flags) ADD(missing) ADD(refused_values) ADD(too_many)
 			ADD(secrets_and_control_bytes) ADD(file_and_flags) ADD(file_errors) ADD(long_comment_is_fine)
-			    ADD(relay) ADD(relay_refuses) ADD(help_and_version) ADD(sample_is_valid))
+			    ADD(relay) ADD(relay_refuses) ADD(help_and_version) ADD(printed_values) ADD(sample_is_valid))

@@ -38,7 +38,7 @@ class Authority:
         cert, key = self.dir / f"{name}.pem", self.dir / f"{name}.key"
         csr, ext = self.dir / f"{name}.csr", self.dir / f"{name}.ext"
         ext.write_text(
-            f"subjectAltName={san}\nextendedKeyUsage=serverAuth\n"
+            f"subjectAltName={san}\nextendedKeyUsage=serverAuth,clientAuth\n"
             "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\n"
             "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
         )

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import random
+import re
 import signal
 import socket
 import threading
@@ -22,8 +23,8 @@ from .tunnel import Gateway, Relay
 
 AGENT_PORT, ADMIN_PORT, SERVER_PORT = 8080, 9100, 9000
 TUNNEL = "lab"
-NEVER = "not executed"
-MAYBE = "may have been executed"
+# What the server says when it fails by itself.
+OWN_ERROR = {"code": -32000, "message": "the tool failed", "data": {"why": "of its own"}}
 # Names and addresses that the relay's certificate needs here.
 NAMES = f"DNS:localhost,DNS:relay.test,IP:127.0.0.1,IP:{netns.RELAY_ADDR},IP:{netns.OTHER_RELAY_ADDR}"
 
@@ -53,6 +54,7 @@ class Execution:
     def __init__(self, key):
         self.key, self.start, self.end, self.cancelled, self.sent = key, time.monotonic(), None, None, 0
         self.go, self.more = asyncio.Event(), asyncio.Queue()
+        self.call = None  # what the gateway calls it
 
 
 class Server:
@@ -95,6 +97,7 @@ class Server:
             writer.write(b"HTTP/1.1 405 Not Here\r\nContent-Length: 0\r\n\r\n")
             return True
         execution = Execution(fields["x-key"])
+        execution.call = fields.get("mcp-tunnel-call")
         self.executions.append(execution)
         plan = json.loads(fields["x-plan"])
         work = asyncio.create_task(getattr(self, "_" + plan["kind"])(execution, plan, body, writer))
@@ -156,6 +159,19 @@ class Server:
             if last:
                 break
         execution.last = b"0\r\n\r\n"
+
+    async def _error(self, execution, plan, body, writer):
+        """An error of the server's own, when the test says so."""
+        await execution.go.wait()
+        text = json.dumps({"jsonrpc": "2.0", "id": execution.key, "error": OWN_ERROR}).encode()
+        writer.write(b"HTTP/1.1 500 Mine\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text))
+        writer.write(text[:-1])
+        execution.last = text[-1:]
+
+    async def _broken(self, execution, plan, body, writer):
+        """Closes the connection without an answer, when the test says so."""
+        await execution.go.wait()
+        raise ConnectionError
 
     async def _hang(self, execution, plan, body, writer):
         await asyncio.Event().wait()
@@ -239,8 +255,8 @@ class Agent:
         self.status = int(lines[0].split(" ")[1])
         self.fields = {n.lower(): v.strip() for n, v in (line.split(":", 1) for line in lines[1:-2])}
         if self.status != 200:
-            body = await self.reader.readexactly(int(self.fields["content-length"]))
-            raise Ended(self.status, json.loads(body)["error"])
+            self.answer = json.loads(await self.reader.readexactly(int(self.fields["content-length"])))
+            raise Ended(self.status, self.answer["error"])
         return self
 
     async def _chunks(self):
@@ -495,9 +511,24 @@ class Lab:
     def resumed(self):
         return self.gateway.process.count(r"connected to \S+ again ")
 
-    async def metrics(self):
-        reader, writer = await asyncio.open_connection("127.0.0.1", ADMIN_PORT)
+    async def metrics(self, who="relay"):
+        """Every sample of one of the programs by its name, with its labels."""
+        namespace, port = (self.net.relay, ADMIN_PORT) if who == "relay" else (self.net.gateway, self.gateway.health_port)
+        with namespace.entered():
+            sock = socket.socket()
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=sock)
         writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
         text = (await reader.read()).decode()
         writer.close()
         return {n: float(v) for n, v in (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("mcp"))}
+
+    async def endings(self):
+        """{program: {reason: how many calls ended with it}}"""
+        found = {}
+        for who in ("relay", "gateway"):
+            samples = await self.metrics(who)
+            pattern = re.compile(rf'mcp_tunnel_{who}_calls_ended_total\{{reason="([^"]+)"\}}')
+            found[who] = {m.group(1): n for m, n in ((pattern.fullmatch(k), v) for k, v in samples.items()) if m and n}
+        return found

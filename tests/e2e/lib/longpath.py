@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import time
 
-from . import netem
+from . import netem, netns
 from .certs import Authority
 from .procs import Process, run, wait_until
 from .rawhttp import JSON_HEADERS, Connection, rpc
@@ -115,6 +116,29 @@ class Path:
         assert response.status == 200, f"{response.status} {response.body[:300]!r}"
         assert json.loads(response.body)["result"]["content"][0]["text"] == text
         return time.monotonic() - start
+
+
+class Wire(netns.Network):
+    """The network of a lab (lab.py): a wire instead of cables, gateway and relay alone."""
+
+    def __init__(self, **options):
+        self.build, self.options, self.wire = os.environ["E2E_BUILD"], options, None
+        super().__init__()
+
+    def _make(self):
+        for role in ("gateway", "relay"):
+            self.parts.append(netns.Namespace(role))
+        self.gateway, self.relay = self.parts
+        # The relay's address is the one that its certificate names.
+        net, host = netns.RELAY_ADDR.rsplit(".", 1)
+        assert host == "2"
+        self.wire = netem.Netem(self.build, self.gateway, self.relay, net, **self.options).__enter__()
+
+    def remove(self):
+        if self.wire:
+            self.wire.__exit__()
+            self.wire = None
+        super().remove()
 
 
 def private_dirty_kb(pid):
