@@ -20,7 +20,5 @@ int audit_options_finish(struct config *c, struct audit_options *o)
 	else
 		return config_fail(c, "audit", o->sink_text, "is not allowed; give journald, file:/PATH (absolute) or none");
 	o->path = o->sink == AUDIT_FILE ? o->sink_text + 5 : NULL;
-	if (o->sink != AUDIT_FILE && config_is_set(c, "audit-sync"))
-		return config_fail(c, "audit-sync", NULL, "it is for --audit file:/PATH only; journald syncs its files itself");
 	return 0;
 }
