@@ -59,6 +59,7 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 		.exchanges = &g->exchanges,
 		.stopping = g->stop_by_ms != 0,
 		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
+		.turn_max_us = loop_turn_max_us(g->loop),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
 	};
 	st->audit_optional = g->records.setup.shared.allow_on_failure;

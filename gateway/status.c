@@ -67,6 +67,8 @@ int status_metrics(const struct gateway_status *st, struct buf *out)
 		{ OPENMETRICS_GAUGE, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open },
 		{ OPENMETRICS_GAUGE, "session_memory_bytes", "Bytes of frames kept and queued.", (double)st->memory },
 		{ OPENMETRICS_GAUGE, "session_rtt_seconds", "Round trip to the relay.", (double)st->rtt_us / 1e6 },
+		{ OPENMETRICS_GAUGE, "loop_turn_seconds_max", "The longest turn of the event loop so far.",
+		  (double)st->turn_max_us / 1e6 },
 		{ OPENMETRICS_COUNTER, "session_attached_times", "Times a session was attached.", .count = st->session->attached_total },
 		{ OPENMETRICS_COUNTER, "session_resumed_times", "Times it went on where it was.", .count = st->session->resumed_total },
 		{ OPENMETRICS_COUNTER, "exchanges_started", "Exchanges opened by the relay.", .count = c->started },

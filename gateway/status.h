@@ -16,6 +16,7 @@ struct gateway_status {
 	bool stopping;
 	size_t memory; /* of the session, bytes */
 	uint64_t rtt_us;
+	uint64_t turn_max_us;
 };
 
 /* True when a call would get through now. */

@@ -26,6 +26,8 @@ int metrics_write(const struct relay *r, struct buf *out)
 		{ OPENMETRICS_GAUGE, "gateways_attached", "Sessions that are attached.", (double)attach_count(r) },
 		{ OPENMETRICS_GAUGE, "calls_open", "Calls under way.", (double)r->calls_open },
 		{ OPENMETRICS_GAUGE, "calls_held", "Calls that wait for a gateway.", (double)hold_counters(r->hold)->waiting },
+		{ OPENMETRICS_GAUGE, "loop_turn_seconds_max", "The longest turn of the event loop so far.",
+		  (double)loop_turn_max_us(r->loop) / 1e6 },
 		{ OPENMETRICS_COUNTER, "calls_held_ever", "Times a call waited for a gateway.", .count = hold_counters(r->hold)->held },
 		{ OPENMETRICS_COUNTER, "calls_held_expired", "Calls that waited in vain.", .count = hold_counters(r->hold)->expired },
 		{ OPENMETRICS_COUNTER, "connections", "Connections accepted on public listeners.", .count = c->agent_connections },
