@@ -99,14 +99,14 @@ struct tp_conn {
 	uint32_t peer_max_streams;
 	uint64_t grace_ms;     /* of the relay */
 	uint64_t hello_received; /* relay: the count in the HELLO of a connection without a session yet */
-	uint64_t window_extra_left;
+	struct window_session windows;
 	struct replay replay;
 	uint64_t rx_count;       /* counted frames received in this session */
 	uint64_t rx_acked;       /* of which the peer has been told */
 	size_t rx_bytes_unacked;
 	uint64_t answer_count;   /* the number of the last HEAD or DATA */
 	bool goaway_sent, goaway_received;
-	uint64_t rtt_us, ping_sent_us;
+	uint64_t ping_sent_us;
 	uint8_t ping_token[8];
 	bool ping_open;
 	struct budget resets, empties, notes;

@@ -51,7 +51,7 @@ void stream_free(struct tp_stream *s)
 	/* A stream of an abandoned session took its growth from that one. */
 	if (s->in_map) {
 		idmap_take(&c->streams, s->id);
-		c->window_extra_left += window_extra(&s->window);
+		c->windows.extra_left += window_extra(&s->window);
 	}
 	if (!s->closed)
 		c->open_streams--;
@@ -209,7 +209,7 @@ void tp_stream_consumed(struct tp_stream *s, size_t len, uint64_t now_us)
 	CHECK_OBJ(s, TP_STREAM_MAGIC);
 	if (s->closed)
 		return;
-	s->credit_owed += window_consume(&s->window, len, now_us, c->rtt_us, &c->window_extra_left);
+	s->credit_owed += window_consume(&s->window, len, now_us, &c->windows);
 	if (!s->credit_owed || s->in_credit || s->end_received)
 		return;
 	s->in_credit = true;

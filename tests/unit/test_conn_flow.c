@@ -382,7 +382,7 @@ START_TEST(windows_grow_within_the_session)
 	pair_release(r);
 	pair_run(&p);
 	pair_release(gateway_end(r));
-	ck_assert_uint_eq(p.end[PAIR_GATEWAY].conn->window_extra_left, 1024 * 1024);
+	ck_assert_uint_eq(p.end[PAIR_GATEWAY].conn->windows.extra_left, 1024 * 1024);
 	pair_done(&p);
 }
 END_TEST
