@@ -163,12 +163,14 @@ static const struct audit_entry *oldest_request(const struct audit *a)
 
 static void watch_writable(struct audit *a)
 {
+	struct event_base *base = loop_base(a->loop);
+
 	if (a->writable_set)
 		event_del(&a->writable);
 	a->writable_set = false;
 	if (audit_writer_is_file(a->writer) || audit_writer_fd(a->writer) < 0)
 		return;
-	event_assign(&a->writable, loop_base(a->loop), audit_writer_fd(a->writer), EV_WRITE, on_retry, a);
+	event_assign(&a->writable, base, audit_writer_fd(a->writer), EV_WRITE, on_retry, a);
 	a->writable_set = event_add(&a->writable, NULL) == 0;
 }
 
@@ -234,7 +236,7 @@ static struct audit_entry *put_owed(struct audit *a)
 	return audit_put_gap(a, &gap);
 }
 
-/* Before anything else that is new: what is missing; or, when nothing is, some record to see whether the sink takes one. */
+/* Before anything else that is new: what is missing; or, if nothing is, some record to try the sink with. */
 int audit_settle(struct audit *a)
 {
 	while (a->owed.owed || (a->failing && !a->touched)) {
@@ -318,7 +320,8 @@ int audit_trouble_init(struct audit *a)
 	struct event_base *base = loop_base(a->loop);
 
 	a->counters.cause = "";
-	if (evtimer_assign(&a->retry, base, on_retry, a) < 0 || evtimer_assign(&a->checkpoint, base, on_checkpoint, a) < 0)
+	if (evtimer_assign(&a->retry, base, on_retry, a) < 0 ||
+	    evtimer_assign(&a->checkpoint, base, on_checkpoint, a) < 0)
 		return -ENOMEM;
 	return 0;
 }

@@ -304,6 +304,13 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct pair *)a)->name, ((const struct pair *)b)->name);
 }
 
+static bool counts(const char *name)
+{
+	if (strncmp(name, "MCP_", 4) == 0)
+		return strcmp(name, "MCP_CHAIN") != 0;
+	return strcmp(name, "MESSAGE") == 0 || strcmp(name, "MESSAGE_ID") == 0 || strcmp(name, "PRIORITY") == 0;
+}
+
 static void chain_of(struct pair *pairs, size_t n, char out[65])
 {
 	static char all[65536];
@@ -315,8 +322,7 @@ static void chain_of(struct pair *pairs, size_t n, char out[65])
 	for (size_t i = 0; i < n; i++) {
 		const char *name = pairs[i].name;
 
-		if (strcmp(name, "MCP_CHAIN") == 0 || (strncmp(name, "MCP_", 4) != 0 && strcmp(name, "MESSAGE") != 0 &&
-						       strcmp(name, "MESSAGE_ID") != 0 && strcmp(name, "PRIORITY") != 0))
+		if (!counts(name))
 			continue;
 		cut = strcmp(name, "MESSAGE") == 0 ? strrchr(pairs[i].value, ' ') : NULL;
 		if (cut)

@@ -73,6 +73,6 @@ const char *value_of(const char *line, const char *name);
 /* Of the nth line of the file at path. */
 const char *value_at(size_t n, const char *name);
 
-/* Every line is a record whose MCP_CHAIN is right, by an implementation that shares nothing with the product, and goes on from the one before;
- * the first from prev (NULL: not looked at). The number of lines. */
+/* Every line is a record whose MCP_CHAIN is right, by an implementation that shares nothing with the product, and goes
+ * on from the one before; the first from prev (NULL: not looked at). The number of lines. */
 size_t check_chain(const char *name, const char *prev);

@@ -432,7 +432,8 @@ END_TEST
 /* The next process goes on from the last whole record of the file, whatever a torn one behind it says. */
 START_TEST(next_process)
 {
-	static const char *const torn[] = { "", "{\"message\":\"MCPAUDIT v=1", "\n\n", "{\"mcp_chain\":\"x\"}\n", "\xff\n{" };
+	static const char *const torn[] = { "", "{\"message\":\"MCPAUDIT v=1", "\n\n", "{\"mcp_chain\":\"x\"}\n",
+					    "\xff\n{" };
 	char head[65];
 	FILE *f;
 
@@ -496,5 +497,5 @@ START_TEST(slow_stop)
 }
 END_TEST
 
-UNIT_MAIN("audit_queue", ADD(order) ADD(withdrawn) ADD(callbacks) ADD(refused_in_time) ADD(in_time) ADD(goes_on) ADD(bounds)
-			 ADD(checkpoints) ADD(start_stop) ADD(next_process) ADD(slow_stop))
+UNIT_MAIN("audit_queue", ADD(order) ADD(withdrawn) ADD(callbacks) ADD(refused_in_time) ADD(in_time) ADD(goes_on)
+			 ADD(bounds) ADD(checkpoints) ADD(start_stop) ADD(next_process) ADD(slow_stop))

@@ -74,7 +74,7 @@ START_TEST(full)
 }
 END_TEST
 
-/* No ck_assert here or while the limit is in force: each writes to check's own file, which the limit would cut as well. */
+/* No ck_assert here or while the limit is in force: each writes to check's own file, which the limit would cut too. */
 static void limit_file(rlim_t bytes)
 {
 	struct rlimit lim;

@@ -127,7 +127,7 @@ START_TEST(each)
 }
 END_TEST
 
-/* It may be on disk or not: the call is refused, its pair completed, and what was written since the last is told missing. */
+/* On disk or not: the call is refused, its pair completed, and what was written since the last is told missing. */
 START_TEST(each_fails)
 {
 	struct mcp_view view = tool_view();
@@ -287,4 +287,5 @@ START_TEST(stop_and_free)
 }
 END_TEST
 
-UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(interval) ADD(off) ADD(rotation) ADD(stop_and_free))
+UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(interval) ADD(off) ADD(rotation)
+			ADD(stop_and_free))
