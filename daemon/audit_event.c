@@ -206,8 +206,8 @@ void audit_find_facts(const struct audit_call *c, struct span f[AUDIT_FACTS_MAX]
 	f[FACT_SESSION] = c->where.session_id;
 	f[FACT_PEER] = c->where.peer;
 	f[FACT_CALL_ID] = c->call_id;
-	f[FACT_KIND] = span_of(kinds[v ? v->kind : MCP_BATCH]);
 	if (v) {
+		f[FACT_KIND] = span_of(kinds[v->kind]);
 		f[FACT_METHOD] = v->method;
 		f[FACT_JSONRPC_ID] = canonical_id(v->id, canon);
 	}

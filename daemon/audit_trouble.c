@@ -46,7 +46,7 @@ static void tell_end(struct audit *a)
 	uint64_t refused = c->refused - a->told_refused, without = c->unrecorded - a->told_unrecorded,
 		 lost = c->lost - a->told_lost;
 
-	if (refused + without + lost == 0 && !a->warned)
+	if (a->failing || a->unstored || (refused + without + lost == 0 && !a->warned))
 		return;
 	if (!a->warned && !may_log(a))
 		return;
@@ -286,9 +286,12 @@ static void on_unstored(struct audit *a, const struct audit_watch_result *r)
 	/* Something new to look for. */
 	if (r->state == AUDIT_WATCH_MISSING && !a->checkpoint_queued)
 		audit_put_checkpoint(a);
-	if (!before)
-		log_error("audit: records do not reach the journal: %s%s", r->detail,
-			  a->allow_on_failure ? "" : "; calls are refused until they do");
+	if (before)
+		return;
+	log_error("audit: records do not reach the journal: %s%s", r->detail,
+		  a->allow_on_failure ? "" : "; calls are refused until they do");
+	a->warned = true;
+	a->warned_us = loop_now_us(a->loop);
 }
 
 void audit_on_watch(void *user, const struct audit_watch_result *r)
@@ -309,10 +312,11 @@ void audit_on_watch(void *user, const struct audit_watch_result *r)
 		on_unstored(a, r);
 		return;
 	}
-	if (a->unstored)
-		log_notice("audit: records reach the journal again");
+	if (!a->unstored)
+		return;
 	a->unstored = NULL;
 	set_state(a);
+	tell_end(a);
 }
 
 int audit_trouble_init(struct audit *a)
