@@ -187,7 +187,7 @@ START_TEST(statuses)
 		const struct audit_ending *e = &rows[i].e;
 
 		open = request_ok(&call);
-		audit_response(audit, open, e);
+		end_call(open, e);
 		turn();
 		line = line_at((char *)read_file(path), 2 * i + 1);
 		snprintf(expect, sizeof(expect), "\"mcp_status\":\"%s\",\"mcp_reason\":\"%s\",", rows[i].status,
@@ -217,7 +217,7 @@ START_TEST(answers)
 	setup_file();
 	snprintf(head, sizeof(head), "%s:18446744073709551615:%s", chain_id, ZEROS);
 	e.peer_head = span_of(head);
-	audit_response(audit, request_ok(&call), &e);
+	end_call(request_ok(&call), &e);
 	turn();
 	ck_assert_str_eq(value_at(1, "mcp_resp_events"), "3");
 	ck_assert_str_eq(value_at(1, "mcp_is_error"), "false");
@@ -229,14 +229,14 @@ START_TEST(answers)
 		ck_assert_int_eq(truncate(path, 0), 0);
 		e.peer_head = span_make(head, cut);
 		e.response_events = 0;
-		audit_response(audit, request_ok(&call), &e);
+		end_call(request_ok(&call), &e);
 		turn();
 		assert_lacks(read_file(path), "peer_chain");
 		assert_lacks(read_file(path), "resp_events");
 	}
 	head[33] = 'x';
 	e.peer_head = span_of(head);
-	audit_response(audit, request_ok(&call), &e);
+	end_call(request_ok(&call), &e);
 	turn();
 	assert_lacks(read_file(path), "peer_chain");
 	teardown();
@@ -320,7 +320,7 @@ START_TEST(interleaved)
 	memset(name, '!', sizeof(name));
 	turn();
 	for (int i = 0; i < CALLS; i++)
-		audit_response(audit, open[i * 7 % CALLS], &complete);
+		end_call(open[i * 7 % CALLS], &complete);
 	turn();
 	for (int i = 0; i < CALLS; i++) {
 		line = line_at((char *)read_file(path), (size_t)(CALLS + i));

@@ -89,6 +89,7 @@ static void setup(enum audit_read_back read_back, bool allow)
 
 static void end(void)
 {
+	end_calls();
 	audit = audit_free(audit);
 	ck_assert_int_eq(n_watches, 0);
 	worker = worker_free(worker);
@@ -250,7 +251,7 @@ START_TEST(goes_on)
 {
 	setup(AUDIT_READ_BACK_DISK, true);
 	tell(AUDIT_WATCH_MISSING, 1);
-	ck_assert_int_eq(try_request(), 0);
+	request();
 	turn();
 	ck_assert_uint_eq(n_verdicts, 1);
 	ck_assert_uint_eq(audit_counters(audit)->unrecorded, 0);
