@@ -1,12 +1,13 @@
 /* The audit record (schema version 1): a chain of records, one before a call goes on, exactly one when it has ended. A
  * sink that does not take the request record refuses the call (fail closed), unless told to go on.
  *
- * Sinks: the journal by its native protocol (daemon/journal.h), or a file of JSON lines (daemon/audit_writer.h). Neither
- * is ever waited for: records are queued, and one flush at the end of the loop's turn hands the batch to the sink; then
- * the verdicts come.
+ * Sinks: the journal by its native protocol (daemon/journal.h), or a file of JSON lines (daemon/audit_writer.h).
+ * Neither is ever waited for: records are queued, and one flush at the end of the loop's turn hands the batch to the
+ * sink; then the verdicts come.
  *
  * A record gets its number (MCP_SEQ, from 0 in each process), its place in the chain (MCP_CHAIN_ID, MCP_CHAIN_PREV,
- * MCP_CHAIN) and the words `seq=` and `chain=` of MESSAGE only when it is sent: what is withdrawn before leaves no hole.
+ * MCP_CHAIN) and the words `seq=` and `chain=` of MESSAGE only when it is sent: what is withdrawn before leaves no
+ * hole.
  *
  * This module knows nothing of HTTP or of hashing arguments; daemon/audit_calls.h joins it to them.
  */
@@ -37,7 +38,7 @@ enum audit_read_back {
 
 struct audit_config {
 	enum audit_sink sink;
-	const char *path; /* AUDIT_FILE; for AUDIT_JOURNALD another socket than journald's own, and then nothing is read back */
+	const char *path; /* AUDIT_FILE; AUDIT_JOURNALD: another socket than its own, and then nothing is read back */
 	const char *side; /* "gateway" or "relay": MCP_SIDE; SYSLOG_IDENTIFIER is mcp-tunnel-SIDE. Static. */
 	struct state_dir *state_dir; /* borrowed; NULL: no state is kept from one process to the next */
 	struct worker *worker; /* borrowed; needed for AUDIT_FILE with a sync other than off, and for reading back */
@@ -84,13 +85,15 @@ struct audit_call {
 };
 
 /* Queues call.request.
- * 0: on_verdict(user, r) comes later, once, never from inside an audit_ function but audit_stop(); r 0: the call may go
- * on (the sink has the record; or it does not, on_failure is continue, and the call is counted into the next audit.gap),
- * negative: refused, and *ret_open is gone.
- * AUDIT_AT_ONCE: accepted now, no callback, *ret_open is NULL: nothing is owed (AUDIT_NONE; or the sink fails, on_failure
- * is continue, and the call is counted into the next audit.gap).
- * Negative: refused now, no callback.
- * Verdicts come in the order of the requests. */
+ *
+ * 0: on_verdict(user, r) comes later, once, never from inside an audit_ function but audit_stop(). r 0: the call may go
+ * on (the sink has the record; or it has not, allow_on_failure is set, and the call counts into the next audit.gap).
+ * r negative: refused, and *ret_open is gone. Verdicts that come together come in the order of the requests.
+ *
+ * AUDIT_AT_ONCE: accepted now, no callback, *ret_open is NULL, nothing is owed (AUDIT_NONE; or the sink fails,
+ * allow_on_failure is set, and the call counts into the next audit.gap).
+ *
+ * Negative: refused now, no callback. */
 enum { AUDIT_AT_ONCE = 1 };
 typedef void (*audit_verdict_fn)(void *user, int r);
 int audit_request(struct audit *a, const struct audit_call *call, audit_verdict_fn on_verdict, void *user,
@@ -106,12 +109,12 @@ struct audit_ending {
 	bool has_rpc_error;
 	int64_t rpc_error_code;
 	uint64_t response_events; /* SSE events; 0 where the answer was no event stream */
-	struct span peer_head;    /* at the relay: the gateway's audit_head() as it came with the response; absent: none */
+	struct span peer_head;    /* at the relay: the gateway's audit_head(), as the response brought it */
 };
 
-/* call.response; consumes take_open (NULL is ignored). Before the verdict: on_verdict does not come any more; the request
- * record is withdrawn if the sink has not got it (then nothing is written at all), else the pair is completed. After a
- * negative verdict take_open is already gone: never pass it. */
+/* call.response; consumes take_open (NULL is ignored). Before the verdict: on_verdict does not come any more; the
+ * request record is withdrawn if the sink has not got it (then nothing is written at all), else the pair is completed.
+ * After a negative verdict take_open is already gone: never pass it. */
 void audit_response(struct audit *a, struct audit_open *take_open, const struct audit_ending *e);
 
 /* call.denied: nothing went upstream. rule: the rule or limit, for people; NULL or "": none. */
@@ -139,8 +142,8 @@ struct audit_note {
 
 void audit_event(struct audit *a, enum audit_event ev, const struct audit_note *n);
 
-/* "CHAINID:SEQ:HEX" of the newest record that the sink accepted; "" before the first, and with AUDIT_NONE. Valid until the
- * next accepted record. */
+/* "CHAINID:SEQ:HEX" of the newest record that the sink accepted; "" before the first, and with AUDIT_NONE. Valid until
+ * the next accepted record. */
 enum { AUDIT_HEAD_MAX = 32 + 1 + 20 + 1 + 64 + 1 };
 const char *audit_head(const struct audit *a);
 

@@ -146,7 +146,8 @@ static void put_peer_head(struct audit_record *r, struct span head)
 	struct span rest = head, id = span_split(&rest, ':'), seq = span_split(&rest, ':');
 	static const char hex[] = "0123456789abcdef";
 
-	if (!is_digits(id, hex, AUDIT_CHAIN_ID_LEN, AUDIT_CHAIN_ID_LEN) || !is_digits(seq, "0123456789", 1, AUDIT_U64_DIGITS) ||
+	if (!is_digits(id, hex, AUDIT_CHAIN_ID_LEN, AUDIT_CHAIN_ID_LEN) ||
+	    !is_digits(seq, "0123456789", 1, AUDIT_U64_DIGITS) ||
 	    !is_digits(rest, hex, AUDIT_CHAIN_HEX, AUDIT_CHAIN_HEX))
 		return;
 	audit_record_text(r, "MCP_PEER_CHAIN_ID", id, AUDIT_CHAIN_ID_LEN);
@@ -205,8 +206,8 @@ void audit_find_facts(const struct audit_call *c, struct span f[AUDIT_FACTS_MAX]
 	f[FACT_SESSION] = c->where.session_id;
 	f[FACT_PEER] = c->where.peer;
 	f[FACT_CALL_ID] = c->call_id;
-	f[FACT_KIND] = span_of(kinds[v ? v->kind : MCP_BATCH]);
 	if (v) {
+		f[FACT_KIND] = span_of(kinds[v->kind]);
 		f[FACT_METHOD] = v->method;
 		f[FACT_JSONRPC_ID] = canonical_id(v->id, canon);
 	}
@@ -237,7 +238,8 @@ static void put_facts(struct audit_record *r, const struct span f[FACT_N])
 }
 
 /* The fields that call.request and call.denied share. */
-static void put_call(struct audit_record *r, const struct audit_call *c, const struct span f[FACT_N], const char *decision)
+static void put_call(struct audit_record *r, const struct audit_call *c, const struct span f[FACT_N],
+		     const char *decision)
 {
 	put_facts(r, f);
 	put_both(r, "MCP_ARGS_HASH", "args", c->args_hash, ARGS_HASH_MAX);

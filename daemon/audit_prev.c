@@ -11,7 +11,7 @@ enum { TAIL_BYTES = 64 * 1024, JOURNAL_WAIT_MS = 3000 };
 
 /* ---- A file ---- */
 
-/* The value of a name in a line of JSON strings. In a value every quote has a backslash, so nothing else looks like this. */
+/* The value of a name in a line of JSON strings. Quotes in a value have a backslash: nothing else looks like it. */
 static struct span find_value(struct span line, const char *name)
 {
 	char pattern[64];

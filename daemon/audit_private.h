@@ -1,6 +1,6 @@
-/* Shared by audit.c (life and calls), audit_event.c (what each record says), audit_entry.c (a record that waits, and how it
- * becomes whole), audit_queue.c (queue, flush, verdicts), audit_trouble.c (sinks that fail, gaps, recovery), audit_sync.c
- * (fdatasync) and audit_prev.c (the record before the first); for nobody else.
+/* Shared by audit.c (life and calls), audit_event.c (what each record says), audit_entry.c (a record that waits, and
+ * how it becomes whole), audit_queue.c (queue, flush, verdicts), audit_trouble.c (sinks that fail, gaps, recovery),
+ * audit_sync.c (fdatasync) and audit_prev.c (the record before the first); for nobody else.
  */
 #pragma once
 
@@ -20,7 +20,8 @@ enum {
 	AUDIT_QUEUE_BYTES = 4 * 1024 * 1024,
 	AUDIT_CHAIN_ID_LEN = 32,
 	AUDIT_DETAIL_MAX = 320,
-	AUDIT_FACT_KEEP = AUDIT_NAME_MAX + 8, /* cut at this length, a value is escaped and cut to the same text as the whole */
+	/* Cut at this length, a value is escaped and cut to the same text as the whole. */
+	AUDIT_FACT_KEEP = AUDIT_NAME_MAX + 8,
 	AUDIT_FACTS_MAX = 11,
 };
 
@@ -187,7 +188,8 @@ struct audit_gap {
 };
 void audit_find_facts(const struct audit_call *c, struct span f[AUDIT_FACTS_MAX], struct buf *canonical_id);
 /* NULL: no memory, or no room in the queue. */
-struct audit_entry *audit_put_request(struct audit *a, const struct audit_call *c, const struct span f[AUDIT_FACTS_MAX]);
+struct audit_entry *audit_put_request(struct audit *a, const struct audit_call *c,
+				      const struct span f[AUDIT_FACTS_MAX]);
 struct audit_entry *audit_put_response(struct audit *a, const struct audit_open *o, const struct audit_ending *e);
 struct audit_entry *audit_put_denied(struct audit *a, const struct audit_call *c, const struct span f[AUDIT_FACTS_MAX],
 				     uint32_t reason, const char *rule);
@@ -247,7 +249,8 @@ void audit_sync_keep_old(struct audit *a);
 int audit_sync_now(struct audit *a);
 
 /* audit_prev.c */
-/* Sets a->prev. False: nothing was found to go on from. *ret_missing: records that are known to be gone; else untouched. */
+/* Sets a->prev. False: nothing was found to go on from. *ret_missing: records that are known to be gone; else
+ * untouched. */
 bool audit_find_prev(struct audit *a, uint64_t *ret_missing);
 /* The last whole record of a file of JSON lines. -ENOENT: none. */
 struct audit_last {

@@ -9,7 +9,10 @@ enum { FLUSH_BATCHES = 8 }; /* in one turn of the loop */
 
 bool audit_queue_has_room(const struct audit *a, size_t bytes)
 {
-	return a->counters.queued < AUDIT_QUEUE_RECORDS && bytes <= AUDIT_QUEUE_BYTES - MIN(a->counters.queued_bytes, (size_t)AUDIT_QUEUE_BYTES);
+	const struct audit_counters *c = &a->counters;
+
+	return c->queued < AUDIT_QUEUE_RECORDS && c->queued_bytes <= AUDIT_QUEUE_BYTES &&
+	       bytes <= AUDIT_QUEUE_BYTES - c->queued_bytes;
 }
 
 void audit_queue_put(struct audit *a, struct audit_entry *take_entry)

@@ -27,8 +27,8 @@ struct audit_record {
 	char text[AUDIT_TEXT_BYTES];
 };
 
-/* At most max (>= 3) bytes of the escaped form go to dst, without a NUL; how many. In quotes `"` and `\` get a backslash
- * in front of them, and then no backslash needs \x5c. */
+/* At most max (>= 3) bytes of the escaped form go to dst, without a NUL; how many. In quotes `"` and `\` get a
+ * backslash in front of them, and then no backslash needs \x5c. */
 size_t audit_escape(struct span in, char *dst, size_t max, bool quoted);
 
 void audit_record_begin(struct audit_record *r);

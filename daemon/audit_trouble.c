@@ -46,7 +46,7 @@ static void tell_end(struct audit *a)
 	uint64_t refused = c->refused - a->told_refused, without = c->unrecorded - a->told_unrecorded,
 		 lost = c->lost - a->told_lost;
 
-	if (refused + without + lost == 0 && !a->warned)
+	if (a->failing || a->unstored || (refused + without + lost == 0 && !a->warned))
 		return;
 	if (!a->warned && !may_log(a))
 		return;
@@ -163,12 +163,14 @@ static const struct audit_entry *oldest_request(const struct audit *a)
 
 static void watch_writable(struct audit *a)
 {
+	struct event_base *base = loop_base(a->loop);
+
 	if (a->writable_set)
 		event_del(&a->writable);
 	a->writable_set = false;
 	if (audit_writer_is_file(a->writer) || audit_writer_fd(a->writer) < 0)
 		return;
-	event_assign(&a->writable, loop_base(a->loop), audit_writer_fd(a->writer), EV_WRITE, on_retry, a);
+	event_assign(&a->writable, base, audit_writer_fd(a->writer), EV_WRITE, on_retry, a);
 	a->writable_set = event_add(&a->writable, NULL) == 0;
 }
 
@@ -234,7 +236,7 @@ static struct audit_entry *put_owed(struct audit *a)
 	return audit_put_gap(a, &gap);
 }
 
-/* Before anything else that is new: what is missing; or, when nothing is, some record to see whether the sink takes one. */
+/* Before anything else that is new: what is missing; or, if nothing is, some record to try the sink with. */
 int audit_settle(struct audit *a)
 {
 	while (a->owed.owed || (a->failing && !a->touched)) {
@@ -284,9 +286,12 @@ static void on_unstored(struct audit *a, const struct audit_watch_result *r)
 	/* Something new to look for. */
 	if (r->state == AUDIT_WATCH_MISSING && !a->checkpoint_queued)
 		audit_put_checkpoint(a);
-	if (!before)
-		log_error("audit: records do not reach the journal: %s%s", r->detail,
-			  a->allow_on_failure ? "" : "; calls are refused until they do");
+	if (before)
+		return;
+	log_error("audit: records do not reach the journal: %s%s", r->detail,
+		  a->allow_on_failure ? "" : "; calls are refused until they do");
+	a->warned = true;
+	a->warned_us = loop_now_us(a->loop);
 }
 
 void audit_on_watch(void *user, const struct audit_watch_result *r)
@@ -307,10 +312,11 @@ void audit_on_watch(void *user, const struct audit_watch_result *r)
 		on_unstored(a, r);
 		return;
 	}
-	if (a->unstored)
-		log_notice("audit: records reach the journal again");
+	if (!a->unstored)
+		return;
 	a->unstored = NULL;
 	set_state(a);
+	tell_end(a);
 }
 
 int audit_trouble_init(struct audit *a)
@@ -318,7 +324,8 @@ int audit_trouble_init(struct audit *a)
 	struct event_base *base = loop_base(a->loop);
 
 	a->counters.cause = "";
-	if (evtimer_assign(&a->retry, base, on_retry, a) < 0 || evtimer_assign(&a->checkpoint, base, on_checkpoint, a) < 0)
+	if (evtimer_assign(&a->retry, base, on_retry, a) < 0 ||
+	    evtimer_assign(&a->checkpoint, base, on_checkpoint, a) < 0)
 		return -ENOMEM;
 	return 0;
 }

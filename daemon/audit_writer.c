@@ -59,7 +59,8 @@ static int open_sink(struct audit_writer *w, enum audit_sink sink, const char *p
 		if (r == 0)
 			r = journal_connect(w->journal);
 		if (r < 0)
-			snprintf(err, err_size, "audit: cannot reach journald at %s: %s", path ? path : JOURNAL_SOCKET, strerror(-r));
+			snprintf(err, err_size, "audit: cannot reach journald at %s: %s", path ? path : JOURNAL_SOCKET,
+				 strerror(-r));
 		return r;
 	}
 	w->path = path ? strdup(path) : NULL;
@@ -269,8 +270,8 @@ size_t audit_writer_send(struct audit_writer *w, int *error)
 
 bool audit_writer_is_gone(const struct audit_writer *w, int error)
 {
-	return w->journal && (error == -ENOENT || error == -ECONNREFUSED || error == -ENOTCONN || error == -ECONNRESET ||
-			      error == -EPIPE);
+	return w->journal && (error == -ENOENT || error == -ECONNREFUSED || error == -ENOTCONN ||
+			      error == -ECONNRESET || error == -EPIPE);
 }
 
 void audit_writer_explain(const struct audit_writer *w, int error, char *dst, size_t size)

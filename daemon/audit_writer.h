@@ -1,9 +1,10 @@
-/* Where audit records go: the journal, or a file of JSON lines. Records are taken in batches from the front, each whole or
- * not at all, and never waited for.
+/* Where audit records go: the journal, or a file of JSON lines. Records are taken in batches from the front, each
+ * whole or not at all, and never waited for.
  *
- * A JSON line is an object of strings: the names of the fields in lower case, in their order, MESSAGE first. A batch is one
- * write() on a descriptor in append mode. What a write that failed half-way left behind is cut off again; where that
- * cannot be done (a pipe, a file that only grows), it is ended by a newline before the next line, and is no valid JSON.
+ * A JSON line is an object of strings: the names of the fields in lower case, in their order, MESSAGE first. A batch
+ * is one write() on a descriptor in append mode. What a write that failed half-way left behind is cut off again; where
+ * that cannot be done (a pipe, a file that only grows), it is ended by a newline before the next line, and is no valid
+ * JSON.
  */
 #pragma once
 
@@ -27,8 +28,8 @@ bool audit_writer_is_file(const struct audit_writer *w);
 
 /* One more record for the batch. -ENOBUFS: the batch is full. -EINVAL: a field's name. */
 int audit_writer_add(struct audit_writer *w, const struct journal_field *fields, size_t n);
-/* Hands the batch over and empties it. How many records were taken; *error is 0 when all were, else why the next was not:
- * -EAGAIN: flow control; others of write() and journal_send(). */
+/* Hands the batch over and empties it. How many records were taken; *error is 0 when all were, else why the next was
+ * not: -EAGAIN: flow control; others of write() and journal_send(). */
 size_t audit_writer_send(struct audit_writer *w, int *error);
 /* Nobody is there: what the old connection still held may be gone. */
 bool audit_writer_is_gone(const struct audit_writer *w, int error);

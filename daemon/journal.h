@@ -33,7 +33,7 @@ int journal_connect(struct journal *j);
  * blocks. */
 int journal_send(struct journal *j, const struct journal_field *fields, size_t n);
 
-/* For batches. A record as it travels: bytes written to dst, at most size. -ENOBUFS: no room; -EINVAL: a field's name. */
+/* For batches. A record as it travels goes to dst, at most size bytes. -ENOBUFS: no room; -EINVAL: a field's name. */
 int journal_encode(const struct journal_field *fields, size_t n, char *dst, size_t size, size_t *ret_len);
 /* Encoded records, a datagram each: how many from the front were taken, at least one; or why not even one, as above. */
 int journal_send_many(struct journal *j, const struct span *records, size_t n);

@@ -32,8 +32,16 @@ static void on_log(void *user, enum log_level level, const struct log_field *fie
 		snprintf(last_warning, sizeof(last_warning), "%s", message);
 }
 
+/* Of request(), until it is refused or ended; teardown() ends the others. */
+static struct audit_open *held[VERDICTS_MAX];
+static size_t n_held;
+
 void on_verdict(void *user, int r)
 {
+	struct audit_open **hold = user;
+
+	if (r < 0 && hold)
+		*hold = NULL;
 	ck_assert_uint_lt(n_verdicts, VERDICTS_MAX);
 	verdicts[n_verdicts++] = (struct verdict){ user, r };
 }
@@ -67,6 +75,7 @@ void teardown_unchecked(void)
 {
 	char other[120];
 
+	end_calls();
 	audit = audit_free(audit);
 	loop = loop_free(loop);
 	log_set_sink(NULL, NULL);
@@ -146,15 +155,29 @@ struct audit_call tool_call(const struct mcp_view *v)
 
 struct audit_open *request(void)
 {
-	static char users[VERDICTS_MAX];
-	static size_t n;
+	struct audit_open **hold = &held[n_held];
 	struct mcp_view view = tool_view();
 	struct audit_call call = tool_call(&view);
-	struct audit_open *o = NULL;
 
-	ck_assert_int_eq(audit_request(audit, &call, on_verdict, &users[n++ % VERDICTS_MAX], &o), 0);
-	ck_assert_ptr_nonnull(o);
-	return o;
+	ck_assert_uint_lt(n_held++, VERDICTS_MAX);
+	ck_assert_int_eq(audit_request(audit, &call, on_verdict, hold, hold), 0);
+	ck_assert_ptr_nonnull(*hold);
+	return *hold;
+}
+
+void end_call(struct audit_open *o, const struct audit_ending *e)
+{
+	for (size_t i = 0; i < n_held; i++)
+		if (held[i] == o)
+			held[i] = NULL;
+	audit_response(audit, o, e);
+}
+
+void end_calls(void)
+{
+	for (size_t i = 0; i < n_held; i++)
+		audit_response(audit, held[i], &complete);
+	n_held = 0;
 }
 
 struct audit_open *request_ok(const struct audit_call *call)
@@ -172,7 +195,7 @@ struct audit_open *request_ok(const struct audit_call *call)
 
 void respond(struct audit_open *o)
 {
-	audit_response(audit, o, &complete);
+	end_call(o, &complete);
 	turn();
 }
 
@@ -304,6 +327,13 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct pair *)a)->name, ((const struct pair *)b)->name);
 }
 
+static bool counts(const char *name)
+{
+	if (strncmp(name, "MCP_", 4) == 0)
+		return strcmp(name, "MCP_CHAIN") != 0;
+	return strcmp(name, "MESSAGE") == 0 || strcmp(name, "MESSAGE_ID") == 0 || strcmp(name, "PRIORITY") == 0;
+}
+
 static void chain_of(struct pair *pairs, size_t n, char out[65])
 {
 	static char all[65536];
@@ -315,8 +345,7 @@ static void chain_of(struct pair *pairs, size_t n, char out[65])
 	for (size_t i = 0; i < n; i++) {
 		const char *name = pairs[i].name;
 
-		if (strcmp(name, "MCP_CHAIN") == 0 || (strncmp(name, "MCP_", 4) != 0 && strcmp(name, "MESSAGE") != 0 &&
-						       strcmp(name, "MESSAGE_ID") != 0 && strcmp(name, "PRIORITY") != 0))
+		if (!counts(name))
 			continue;
 		cut = strcmp(name, "MESSAGE") == 0 ? strrchr(pairs[i].value, ' ') : NULL;
 		if (cut)

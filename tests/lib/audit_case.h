@@ -55,8 +55,11 @@ void run_until(bool (*fn)(void));
 /* tools/call of get_weather, and its facts. */
 struct mcp_view tool_view(void);
 struct audit_call tool_call(const struct mcp_view *v);
-/* Queues one; it must be accepted for that. user of on_verdict is the same pointer as *ret. */
+/* Queues one; it must be accepted for that. user of on_verdict is one further each time. */
 struct audit_open *request(void);
+/* audit_response(); what is not ended by the test is ended by end_calls(), which teardown() calls first. */
+void end_call(struct audit_open *o, const struct audit_ending *e);
+void end_calls(void);
 /* Queues it, and the verdict is 0 at the end of the turn. */
 struct audit_open *request_ok(const struct audit_call *call);
 /* The answer is complete; at the end of the turn it is in the sink. */
@@ -73,6 +76,6 @@ const char *value_of(const char *line, const char *name);
 /* Of the nth line of the file at path. */
 const char *value_at(size_t n, const char *name);
 
-/* Every line is a record whose MCP_CHAIN is right, by an implementation that shares nothing with the product, and goes on from the one before;
- * the first from prev (NULL: not looked at). The number of lines. */
+/* Every line is a record whose MCP_CHAIN is right, by an implementation that shares nothing with the product, and goes
+ * on from the one before; the first from prev (NULL: not looked at). The number of lines. */
 size_t check_chain(const char *name, const char *prev);

@@ -41,8 +41,8 @@ START_TEST(order)
 	ck_assert_uint_eq(count_lines(path), N + N / 3);
 	for (int i = 0; i < N; i++) {
 		ck_assert_int_eq(verdicts[i].r, 0);
-		ck_assert(i == 0 || (char *)verdicts[i].user == (char *)verdicts[i - 1].user + 1);
-		audit_response(audit, open[i], &complete);
+		ck_assert(i == 0 || (void **)verdicts[i].user == (void **)verdicts[i - 1].user + 1);
+		end_call(open[i], &complete);
 	}
 	teardown();
 }
@@ -57,17 +57,17 @@ START_TEST(withdrawn)
 	a = request();
 	b = request();
 	c = request();
-	audit_response(audit, b, &complete);
+	end_call(b, &complete);
 	ck_assert_uint_eq(audit_counters(audit)->queued, 2);
 	turn();
 	ck_assert_uint_eq(n_verdicts, 2);
 	ck_assert_uint_eq(count_lines(path), 2);
 	ck_assert_str_eq(value_at(1, "mcp_seq"), "1");
-	audit_response(audit, a, &complete);
-	audit_response(audit, c, &complete);
+	end_call(a, &complete);
+	end_call(c, &complete);
 	turn();
 	a = request();
-	audit_response(audit, a, &complete);
+	end_call(a, &complete);
 	turn();
 	ck_assert_uint_eq(n_verdicts, 2);
 	ck_assert_uint_eq(count_lines(path), 4);
@@ -88,14 +88,14 @@ static void on_busy_verdict(void *user, int r)
 	size_t before = audit_counters(audit)->written;
 
 	on_verdict(user, r);
-	audit_response(audit, others[1], &complete);
+	end_call(others[1], &complete);
 	if (depth++ == 0)
 		ck_assert_int_eq(audit_request(audit, &call, on_busy_verdict, user, &others[1]), 0);
 	else
 		others[1] = NULL;
 	deny_one();
 	audit_event(audit, AUDIT_SESSION_OPEN, &note);
-	audit_response(audit, others[0], &complete);
+	end_call(others[0], &complete);
 	others[0] = NULL;
 	ck_assert_uint_eq(audit_counters(audit)->written, before);
 }
@@ -202,7 +202,7 @@ START_TEST(refused_in_time)
 	request();
 	run_ms(100);
 	request();
-	audit_response(audit, first, &complete);
+	end_call(first, &complete);
 	queued = audit_counters(audit)->queued;
 	ck_assert(is_well());
 	run_until(is_failing);
@@ -241,7 +241,7 @@ START_TEST(in_time)
 	ck_assert_uint_eq(n_verdicts, 1);
 	ck_assert_int_eq(verdicts[0].r, 0);
 	ck_assert_int_eq(n_warnings + n_notices, 0);
-	audit_response(audit, first, &complete);
+	end_call(first, &complete);
 	close(fd);
 	teardown();
 }
@@ -272,8 +272,8 @@ START_TEST(goes_on)
 		ck_assert_int_eq(audit_request(audit, &call, on_verdict, NULL, &none), AUDIT_AT_ONCE);
 	ck_assert_ptr_null(none);
 	/* Nothing about it: its request is not there either. */
-	audit_response(audit, o, &complete);
-	audit_response(audit, first, &complete);
+	end_call(o, &complete);
+	end_call(first, &complete);
 	ck_assert_uint_eq(audit_counters(audit)->unrecorded, 5);
 	ck_assert_uint_eq(audit_counters(audit)->refused, 0);
 	n = drain_all();
@@ -293,7 +293,7 @@ START_TEST(goes_on)
 	assert_has(last_notice, "0 calls were refused, 5 calls were made without a record");
 	assert_has(last_warning, "calls are made without a record until records are taken again");
 	/* And once told, it is over. */
-	audit_response(audit, request_ok(&call), &complete);
+	end_call(request_ok(&call), &complete);
 	turn();
 	ck_assert_uint_eq(drain(), 2);
 	close(fd);
@@ -432,7 +432,8 @@ END_TEST
 /* The next process goes on from the last whole record of the file, whatever a torn one behind it says. */
 START_TEST(next_process)
 {
-	static const char *const torn[] = { "", "{\"message\":\"MCPAUDIT v=1", "\n\n", "{\"mcp_chain\":\"x\"}\n", "\xff\n{" };
+	static const char *const torn[] = { "", "{\"message\":\"MCPAUDIT v=1", "\n\n", "{\"mcp_chain\":\"x\"}\n",
+					    "\xff\n{" };
 	char head[65];
 	FILE *f;
 
@@ -496,5 +497,5 @@ START_TEST(slow_stop)
 }
 END_TEST
 
-UNIT_MAIN("audit_queue", ADD(order) ADD(withdrawn) ADD(callbacks) ADD(refused_in_time) ADD(in_time) ADD(goes_on) ADD(bounds)
-			 ADD(checkpoints) ADD(start_stop) ADD(next_process) ADD(slow_stop))
+UNIT_MAIN("audit_queue", ADD(order) ADD(withdrawn) ADD(callbacks) ADD(refused_in_time) ADD(in_time) ADD(goes_on)
+			 ADD(bounds) ADD(checkpoints) ADD(start_stop) ADD(next_process) ADD(slow_stop))

@@ -74,7 +74,7 @@ START_TEST(full)
 }
 END_TEST
 
-/* No ck_assert here or while the limit is in force: each writes to check's own file, which the limit would cut as well. */
+/* No ck_assert here or while the limit is in force: each writes to check's own file, which the limit would cut too. */
 static void limit_file(rlim_t bytes)
 {
 	struct rlimit lim;
@@ -106,7 +106,7 @@ static void request_three(void)
 static void respond_three(size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		audit_response(audit, trio[i], &complete);
+		end_call(trio[i], &complete);
 }
 
 /* Of three requests in a batch that is cut there, the whole ones stay and the others are refused, without a trace. */
@@ -169,7 +169,7 @@ START_TEST(sequence)
 	request();
 	turn_unchecked();
 	first = try_request();
-	audit_response(audit, a, &complete);
+	end_call(a, &complete);
 	turn_unchecked();
 	limit_file(RLIM_INFINITY);
 	ck_assert_int_eq(first, -EFBIG);
@@ -210,7 +210,7 @@ END_TEST
 START_TEST(pipe_full)
 {
 	struct audit_open *o;
-	char *line;
+	char *line, *rest;
 	size_t n = 0;
 	int fd;
 
@@ -229,7 +229,7 @@ START_TEST(pipe_full)
 	}
 	ck_assert_uint_gt(audit_counters(audit)->queued, 0);
 	ck_assert(healthy(""));
-	audit_response(audit, o, &complete);
+	end_call(o, &complete);
 	for (ssize_t got; n < TEXT_BYTES / 2 && audit_counters(audit)->queued; n += (size_t)MAX(got, 0)) {
 		got = read(fd, text + n, TEXT_BYTES - 1 - n);
 		if (got <= 0)
@@ -237,7 +237,8 @@ START_TEST(pipe_full)
 	}
 	n += (size_t)MAX(read(fd, text + n, TEXT_BYTES - 1 - n), 0);
 	text[n] = '\0';
-	for (size_t i = 0, seq = 0; (line = line_at(strdup(text), i)); i++) {
+	rest = text;
+	for (size_t seq = 0; (line = strsep(&rest, "\n")) && rest;) {
 		char expect[40];
 
 		snprintf(expect, sizeof(expect), "ev=call.request seq=%zu ", seq);
@@ -312,7 +313,7 @@ START_TEST(no_sink)
 	audit_start(audit);
 	ck_assert_int_eq(audit_request(audit, &call, on_verdict, NULL, &open), AUDIT_AT_ONCE);
 	ck_assert_ptr_null(open);
-	audit_response(audit, open, &complete);
+	end_call(open, &complete);
 	audit_denied(audit, &call, TP_REASON_POLICY, "x");
 	audit_event(audit, AUDIT_SESSION_OPEN, &note);
 	audit_reopen(audit);
@@ -377,7 +378,7 @@ START_TEST(journal_gone)
 	ck_assert_str_eq(audit_counters(audit)->cause, "sink-unreachable");
 	unlink(path);
 	ck_assert_int_eq(try_request(), -ECONNREFUSED);
-	audit_response(audit, open, &complete);
+	end_call(open, &complete);
 	run_ms(150);
 	ck_assert(!healthy("journald is not running: No such file or directory"));
 	fd = serve();

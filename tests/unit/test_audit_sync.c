@@ -52,6 +52,7 @@ static void setup(enum audit_sync sync, bool allow)
 
 static void end(void)
 {
+	end_calls();
 	check_chain(path, NULL);
 	audit = audit_free(audit);
 	worker = worker_free(worker);
@@ -110,7 +111,7 @@ START_TEST(each)
 	run_until(is_running);
 	ck_assert_uint_eq(n_verdicts, 1);
 	/* Over before its verdict: the pair is completed, and no verdict comes. */
-	audit_response(audit, open[3], &complete);
+	end_call(open[3], &complete);
 	held = false;
 	sem_post(&go_on);
 	wait_verdicts(4);
@@ -119,7 +120,7 @@ START_TEST(each)
 	assert_has(audit_head(audit), ":5:");
 	for (int i = 0; i < 5; i++)
 		if (i != 3)
-			audit_response(audit, open[i], &complete);
+			end_call(open[i], &complete);
 	run_ms(20);
 	ck_assert_uint_eq(n_verdicts, 4);
 	ck_assert_uint_eq(check_chain(path, NULL), 10);
@@ -127,7 +128,7 @@ START_TEST(each)
 }
 END_TEST
 
-/* It may be on disk or not: the call is refused, its pair completed, and what was written since the last is told missing. */
+/* On disk or not: the call is refused, its pair completed, and what was written since the last is told missing. */
 START_TEST(each_fails)
 {
 	struct mcp_view view = tool_view();
@@ -149,7 +150,7 @@ START_TEST(each_fails)
 	ck_assert(!audit_healthy(audit, &detail));
 	assert_has(detail, "Input/output error");
 	ck_assert_int_eq(audit_request(audit, &call, on_verdict, NULL, &o), -EIO);
-	audit_response(audit, before, &complete);
+	end_call(before, &complete);
 	run_ms(350);
 	ck_assert(is_failing());
 	/* Tried now and then, and nothing is written meanwhile. */
@@ -169,7 +170,7 @@ START_TEST(each_fails)
 	o = request();
 	wait_verdicts(4);
 	ck_assert_int_eq(verdicts[3].r, 0);
-	audit_response(audit, o, &complete);
+	end_call(o, &complete);
 	run_ms(10);
 	end();
 }
@@ -184,7 +185,7 @@ START_TEST(each_goes_on)
 	o = request();
 	wait_verdicts(1);
 	ck_assert_int_eq(verdicts[0].r, 0);
-	audit_response(audit, o, &complete);
+	end_call(o, &complete);
 	fail_with = 0;
 	run_until(is_well);
 	ck_assert_uint_eq(check_chain(path, NULL), 3);
@@ -201,7 +202,7 @@ START_TEST(interval)
 		struct audit_open *o = request();
 
 		turn();
-		audit_response(audit, o, &complete);
+		end_call(o, &complete);
 		run_ms(20);
 	}
 	ck_assert_uint_eq(n_verdicts, 30);
@@ -279,6 +280,7 @@ START_TEST(stop_and_free)
 	request();
 	turn();
 	run_until(is_running);
+	end_calls();
 	audit = audit_free(audit);
 	held = false;
 	sem_post(&go_on);
@@ -287,4 +289,5 @@ START_TEST(stop_and_free)
 }
 END_TEST
 
-UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(interval) ADD(off) ADD(rotation) ADD(stop_and_free))
+UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(interval) ADD(off) ADD(rotation)
+			ADD(stop_and_free))

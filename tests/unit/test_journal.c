@@ -163,6 +163,60 @@ START_TEST(full_queue_does_not_block)
 }
 END_TEST
 
+static size_t encode(const char *value, char *dst, size_t size)
+{
+	struct journal_field f = { "MESSAGE", span_of(value) };
+	size_t len = 0;
+
+	ck_assert_int_eq(journal_encode(&f, 1, dst, size, &len), 0);
+	for (size_t i = 0; i < len; i++)
+		ck_assert_int_eq(journal_encode(&f, 1, dst, i, &len), -ENOBUFS);
+	return len;
+}
+
+/* A batch: a datagram each, from the front as far as there is room. */
+START_TEST(many)
+{
+	enum { N = 100 };
+	static char bytes[N][64];
+	struct span records[N];
+	struct journal *j = NULL;
+	int fd, r, sent = 0, n_got = 0;
+	char value[10], got[200];
+
+	setup();
+	for (int i = 0; i < N; i++) {
+		snprintf(value, sizeof(value), "%d", i);
+		records[i] = span_make(bytes[i], encode(value, bytes[i], sizeof(bytes[i])));
+	}
+	ck_assert_int_eq(journal_new(path, &j), 0);
+	ck_assert_int_eq(journal_send_many(j, records, N), -ENOENT);
+	fd = serve();
+	for (int tries = 0; sent < N && tries < 1000; tries++) {
+		r = journal_send_many(j, records + sent, (size_t)(N - sent));
+		if (r < 0)
+			ck_assert_int_eq(r, -EAGAIN);
+		else
+			ck_assert_int_gt(r, 0);
+		sent += r > 0 ? r : 0;
+		for (ssize_t n; (r < 0 || sent == N) && (n = recv(fd, got, sizeof(got), 0)) > 0; n_got++)
+			ck_assert(span_eq(span_make(got, (size_t)n), records[n_got]));
+	}
+	ck_assert_int_eq(sent, N);
+	ck_assert_int_eq(n_got, N);
+	/* A restart in between costs nothing; an end does. */
+	close(fd);
+	unlink(path);
+	fd = serve();
+	ck_assert_int_gt(journal_send_many(j, records, N), 0);
+	close(fd);
+	ck_assert_int_eq(journal_send_many(j, records, N), -ECONNREFUSED);
+	ck_assert_int_eq(journal_fd(j), -1);
+	journal_free(j);
+	teardown();
+}
+END_TEST
+
 /* The descriptor of a memory file from a datagram, or -1. */
 static int take_fd(int sock)
 {
@@ -337,5 +391,5 @@ START_TEST(real_journald)
 }
 END_TEST
 
-UNIT_MAIN("journal", ADD(encoding) ADD(bad_names) ADD(nobody_there) ADD(full_queue_does_not_block)
+UNIT_MAIN("journal", ADD(encoding) ADD(bad_names) ADD(nobody_there) ADD(full_queue_does_not_block) ADD(many)
 	  ADD(large_goes_as_sealed_memfd) ADD(real_journald))
