@@ -295,6 +295,7 @@ static int make_session(struct gateway *g)
 		.tls = g->tls,
 		.egress = &g->cfg->egress,
 		.token_file = g->cfg->token_file,
+		.state = g->state,
 	};
 
 	tp_config_init(&cfg.tp, TP_GATEWAY, random_bytes);

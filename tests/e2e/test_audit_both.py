@@ -3,16 +3,20 @@
 import hashlib
 import json
 import os
+import re
+import signal
+import socket
 import threading
 import time
 from urllib.parse import quote
 
 import pytest
 
+from lib.journald import Journald
 from lib.procs import wait_until
 from lib.rawhttp import JSON_HEADERS, Connection, rpc
 from lib.records import connect, exchange
-from lib.tunnel import Endpoint
+from lib.tunnel import Endpoint, Gateway, Relay
 from test_audit import every
 
 TOOL = rpc("tools/call", {"name": "check_stock", "arguments": {"sku": "A-1", "n": 1.0}}, 7)
@@ -297,6 +301,57 @@ def test_key_file_and_no_key(both, tmp_path, choice):
     assert hashes == {plain} if choice == "sha256-jcs" else all(h.startswith(choice + ":") for h in hashes)
 
 
+def test_cancel_while_the_record_waits(programs, work, certs, servers, raw_control, fresh_key):
+    """journald stands still, so the request record waits; the agent goes away. Nothing reaches the server, and no record is left of a
+    call that was not made, or both are."""
+    with Journald(work / "cancel-log") as journald:
+        relay = Relay(programs, work, *certs.server, "--audit", "none")
+        token, key = relay.add_tunnel("own"), relay.add_agent("own-agent", "own")
+        gateway = Gateway(programs, work, token, servers.url("raw"), relay.start().control_plane, certs.ca.cert,
+                          "--audit-read-back", "off", prefix=journald.prefix, audit="journald")
+        endpoint = Endpoint(relay.url("own"), "tunnel", {"Authorization": f"Bearer {key}"}, certs.ca.cert)
+        try:
+            gateway.start()
+            with connect(endpoint) as connection:
+                assert connection.call("POST", endpoint.pairs() + JSON_HEADERS, TOOL).status == 200
+                wait_until(lambda: responses(journald), 10, "the response record")
+                journald.daemon.send_signal(signal.SIGSTOP)
+                stand_still(journald.socket_path)
+                mark = fresh_key()
+                connection.request("POST", endpoint.pairs() + JSON_HEADERS + [("X-Case", "silent"), ("X-Key", mark)], TOOL)
+                wait_until(lambda: "audit_queued 1\n" in gateway.health("/metrics")[1], 10, "the record to wait")
+            # Still in its second: the connection is closed now.
+            wait_until(lambda: "exchanges_open 0\n" in gateway.health("/metrics")[1], 10, "the cancel")
+            assert "audit_queued 0\n" in gateway.health("/metrics")[1]
+            journald.daemon.send_signal(signal.SIGCONT)
+            assert exchange(endpoint, "POST", JSON_HEADERS, TOOL).status == 200
+            assert raw_control("seen", mark) == []
+        finally:
+            journald.daemon.send_signal(signal.SIGCONT)
+            gateway.stop()
+            relay.stop()
+        calls = [r["MCP_EVENT"] for r in journald.records("SYSLOG_IDENTIFIER=mcp-tunnel-gateway") if "call." in r.get("MCP_EVENT", "")]
+        assert calls == ["call.request", "call.response"] * 2
+
+
+def responses(journald):
+    return journald.records("MCP_EVENT=call.response")
+
+
+def stand_still(path):
+    """Fills the queue of a socket that nobody reads."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    try:
+        sock.connect(path)
+        while True:
+            sock.send(b"MESSAGE=filler\n")
+    except BlockingIOError:
+        pass
+    finally:
+        sock.close()
+
+
 def threads(pid):
     """CPU ticks of the loop's thread, and of all the others together."""
     ticks = {}
@@ -336,8 +391,11 @@ def test_large_arguments_hold_nothing_up(both):
     assert answers == [200] * 4
     loops, others = zip(*[(a[0] - b[0], a[1] - b[1]) for a, b in zip(map(threads, pids), before)])
     took.sort()
-    print(f"{len(took)} calls beside: p50 {took[len(took) // 2] * 1000:.1f} ms, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms, "
-          f"longest {took[-1] * 1000:.1f} ms; ticks of loops {loops}, of threads {others}; {pair.gateway.health('/metrics')[1]}")
+    turn = re.search(r"loop_turn_seconds_max ([0-9.e-]+)", pair.gateway.health("/metrics")[1]).group(1)
+    print(
+        f"{len(took)} calls beside: p50 {took[len(took) // 2] * 1000:.1f} ms, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms, "
+        f"longest {took[-1] * 1000:.1f} ms; CPU ticks of loops {loops}, of threads {others}; longest turn of the gateway {turn} s"
+    )
     # The work is there, and not on the loop.
     assert all(n >= 20 for n in others), (loops, others)
     hashes = [{r["mcp_args_hash"] for r in pair.events(log, "call.request")} for log in (pair.relay_log, pair.gateway_log)]
