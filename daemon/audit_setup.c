@@ -4,26 +4,19 @@
 #include <stdio.h>
 
 #include "daemon/openmetrics.h"
-#include "daemon/token.h"
 
 enum { THREADS_MAX = 2 };
 
 static int load_key(struct audit_setup *s, const char *path, char *err, size_t err_size)
 {
-	_cleanup_(secret_freep) struct secret *secret = NULL;
 	char why[CONFIG_ERROR_MAX];
 	int r;
 
-	r = secret_load("hash key file", path, why, sizeof(why), &secret);
-	if (r < 0) {
-		snprintf(err, err_size, "--audit-hash-key-file: %s", why);
-		return -EINVAL;
-	}
-	r = audit_hash_init(&s->file_key, span_make(secret->text, secret->len));
+	r = audit_hash_init_file(&s->file_key, path, why, sizeof(why));
 	s->has_file_key = r == 0;
 	if (r < 0)
-		snprintf(err, err_size, "out of memory");
-	return r;
+		snprintf(err, err_size, "--audit-hash-key-file: %s", why);
+	return r < 0 ? -EINVAL : 0;
 }
 
 int audit_setup_init(struct audit_setup *s, struct loop *l, const struct audit_setup_config *cfg, char *err, size_t err_size)
@@ -94,6 +87,16 @@ void audit_setup_event(struct audit_setup *s, enum audit_event ev, const struct 
 {
 	if (s->shared.audit && !s->stopped)
 		audit_event(s->audit, ev, n);
+}
+
+int audit_setup_canary(struct audit_setup *s, struct span nonce)
+{
+	const struct audit_note n = { .nonce = nonce };
+
+	if (!s->shared.audit || s->stopped)
+		return -ENOTSUP;
+	audit_event(s->audit, AUDIT_CANARY, &n);
+	return 0;
 }
 
 bool audit_setup_is_idle(const struct audit_setup *s)

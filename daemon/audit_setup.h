@@ -33,6 +33,9 @@ int audit_setup_hash(const struct audit_setup *s, struct span token, struct audi
 /* audit_event(), unless nothing is written down or the last record is. */
 void audit_setup_event(struct audit_setup *s, enum audit_event ev, const struct audit_note *n);
 
+/* For struct health_ops: an audit.checkpoint with that nonce. -ENOTSUP: nothing is written down. */
+int audit_setup_canary(struct audit_setup *s, struct span nonce);
+
 /* Nothing waits for the sink, or the sink takes nothing. */
 bool audit_setup_is_idle(const struct audit_setup *s);
 

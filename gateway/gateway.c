@@ -88,7 +88,15 @@ static int on_metrics(void *user, struct buf *out)
 	return r < 0 ? r : audit_setup_metrics(&g->records.setup, out, "mcp_tunnel_gateway");
 }
 
-static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics };
+static int on_canary(void *user, struct span nonce)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	return audit_setup_canary(&g->records.setup, nonce);
+}
+
+static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics, .canary = on_canary };
 
 static void tell_systemd(struct gateway *g)
 {

@@ -39,7 +39,7 @@ int tp_conn_new(const struct tp_config *cfg, struct tp_conn **ret)
 	TAILQ_INIT(&c->ready);
 	TAILQ_INIT(&c->crediting);
 	TAILQ_INIT(&c->events);
-	replay_init(&c->replay);
+	replay_init(&c->replay, c->cfg.kept);
 	buf_init(&c->carrier.partial, TP_FRAME_HEADER + TP_PAYLOAD_CEILING);
 	buf_init(&c->carrier.urgent, URGENT_MAX);
 	buf_init(&c->carrier.note, TP_NOTE_MAX);

@@ -229,7 +229,7 @@ static const char *refusal(const struct tp_conn *c)
 		return "the gateway is going away";
 	if (c->open_streams >= c->cfg.max_streams)
 		return "too many open streams";
-	if (c->replay.bytes >= 2 * c->cfg.replay_max)
+	if (!conn_may_keep(c, 2))
 		return "too much is not acknowledged yet";
 	return NULL;
 }

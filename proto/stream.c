@@ -125,7 +125,7 @@ int tp_stream_open(struct tp_conn *c, const struct tp_field *fields, size_t n, b
 	if (c->goaway_received || c->goaway_sent || c->last_id == TP_STREAM_ID_MAX)
 		return TP_OPEN_GOING_AWAY;
 	/* DATA alone keeps as much as replay_max: a new call has room of its own above it. */
-	if (c->open_streams >= MIN(c->cfg.max_streams, c->peer_max_streams) || c->replay.bytes >= 2 * c->cfg.replay_max)
+	if (c->open_streams >= MIN(c->cfg.max_streams, c->peer_max_streams) || !conn_may_keep(c, 2))
 		return TP_OPEN_BUSY;
 	r = stream_new(c, c->last_id + 1, &s);
 	if (r < 0)

@@ -49,7 +49,15 @@ static int on_metrics(void *user, struct buf *out)
 	return metrics_write(user, out);
 }
 
-static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics };
+static int on_canary(void *user, struct span nonce)
+{
+	struct relay *r = user;
+
+	CHECK_OBJ(r, RELAY_MAGIC);
+	return audit_setup_canary(&r->audit, nonce);
+}
+
+static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics, .canary = on_canary };
 
 /* ---- stopping ---- */
 

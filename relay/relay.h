@@ -42,6 +42,7 @@ struct relay {
 	uint64_t auth_failures_skipped;
 	size_t calls_open;
 	uint64_t collected_bytes, max_collected_bytes; /* request bodies that wait for their record, all together */
+	size_t kept_bytes; /* frames of all sessions, for resumption */
 	bool stopping;
 	struct relay_counters counters;
 };

@@ -7,21 +7,24 @@ import sys
 import pytest
 
 from lib import auditgen, shippers
+from lib.audited import Audited, http
+from lib.calls import CALL
 from lib.journald import Journald
+from lib.procs import run
 from lib.shippers import JournalUpload, Rsyslog, Siem, SyslogNg, wait_for
 
+CATALOG = shippers.CONTRIB.parents[1] / "packaging/systemd/mcp-tunnel.catalog"
 GATEWAY = "mcp-tunnel-gateway.service"
 MANY, SOME = 10300, 2000  # calls of a chain; the first alone is more than rsyslog's limit of 20,000 in ten minutes
 CHAINS = ("a" * 32, "b" * 32, "c" * 32)
 
-pytestmark = [
-    pytest.mark.skipif(shippers.why_not() is not None, reason=str(shippers.why_not())),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
 def packages(cache):
+    if shippers.why_not():
+        pytest.skip(shippers.why_not())
     return shippers.fetch(cache / "siem")
 
 
@@ -65,7 +68,19 @@ def ours(record):
     return {n: v for n, v in record.items() if n.startswith("MCP_") or n in ("MESSAGE", "MESSAGE_ID", "PRIORITY")}
 
 
-def assert_whole(host, lines, sent):
+def assert_verified(programs, directory, records):
+    """mcp-tunnel-audit verify on what arrived, as it arrived."""
+    if not (programs.build / "gateway/audit/mcp-tunnel-audit").exists():
+        return
+    path = directory / "arrived.json"
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    status, out, err = run([programs.audit, "verify", path], 120)
+    assert status == 0, out + err
+    path.write_text(path.read_text().replace("read_file", "read_life", 1))
+    assert run([programs.audit, "verify", path], 120)[0] == 1
+
+
+def assert_whole(programs, host, lines, sent):
     """Each record that was sent is there, once or more often; none of an impostor; the chain is whole."""
     found = {}
     for line in lines:
@@ -76,11 +91,12 @@ def assert_whole(host, lines, sent):
     for ident in sent:
         arrived = [ours(found[ident][seq]) for seq in sorted(found[ident])]
         assert auditgen.verify(arrived) is None
+        assert_verified(programs, host.dir, [found[ident][seq] for seq in sorted(found[ident])])
         assert arrived == [ours(record) for record in host.written(ident)]
 
 
 @pytest.mark.parametrize("recipe", [Rsyslog, SyslogNg], ids=["rsyslog", "syslog-ng"])
-def test_every_record_arrives(host, siem, packages, recipe):
+def test_every_record_arrives(host, siem, packages, programs, recipe):
     """Before the shipper's first start, while the SIEM is away, and across a SIGKILL: 28,000 in, 28,000 out."""
     sent = {CHAINS[0]: host.write(CHAINS[0], MANY)}
     host.write("d" * 32, 10, "impostor.service")
@@ -99,10 +115,10 @@ def test_every_record_arrives(host, siem, packages, recipe):
         shipper.stop()
     finally:
         shipper.close()
-    assert_whole(host, siem.taken(), sent)
+    assert_whole(programs, host, siem.taken(), sent)
 
 
-def test_every_record_arrives_by_journal_upload(host, siem, packages):
+def test_every_record_arrives_by_journal_upload(host, siem, packages, programs):
     """The receiver is away at first; the sender is killed in between."""
     sent = {CHAINS[0]: host.write(CHAINS[0], MANY)}
     host.write("d" * 32, 10, "impostor.service")
@@ -119,4 +135,23 @@ def test_every_record_arrives_by_journal_upload(host, siem, packages):
         lines = shipper.arrived()
     finally:
         shipper.close()
-    assert_whole(host, lines, sent)
+    assert_whole(programs, host, lines, sent)
+
+
+def test_journalctl_explains_the_records(programs, work, certs):
+    """journalctl -x, with the catalog that is installed: what a record of a real call means and what to do."""
+    answer = http(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+    audited = Audited(programs, work / "explained", certs, lambda *_: answer)
+    try:
+        assert audited.post(CALL).status == 200
+        audited.stop_programs()
+        here = "/usr/lib/systemd/catalog"
+        put = 'mount -t tmpfs tmpfs "$1" && cp "$0" "$1/x.catalog" && journalctl --update-catalog'
+        audited.journald.run("sh", "-ec", put, CATALOG, here)
+        said = audited.journald.journalctl("-x", "MESSAGE_ID=b841c1811f564dbba297bc18d8dee8aa").decode()
+        (record,) = audited.journald.records("MESSAGE_ID=b841c1811f564dbba297bc18d8dee8aa")
+    finally:
+        audited.stop()
+    assert "Subject: An agent calls the MCP server" in said
+    assert "is own-agent, vouched for by: bearer." in said
+    assert f"journalctl MCP_CALL_ID={record['MCP_CALL_ID']}" in said

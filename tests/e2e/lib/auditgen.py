@@ -17,6 +17,7 @@ IDS = {
     "call.request": ("b841c1811f564dbba297bc18d8dee8aa", 6),
     "call.response": ("ba9050821cf242d4a0d3709bbfbe2dbc", 6),
     "call.denied": ("af8637b252624887ae3c855d6fa56728", 4),
+    "audit.gap": ("fd51e8e536664291b0b99ef985095b0a", 2),
     "audit.checkpoint": ("ad576026d5844264a281413b1d655da9", 6),
 }
 CHAIN_WORD = re.compile(rb" chain=[0-9a-f]{64}$")
@@ -70,7 +71,11 @@ def records(calls, made=None):
     """A chain from start to stop: calls, some denied, some that went wrong, checkpoints."""
     made = made or Chain()
     tunnel = {"MCP_TUNNEL_ID": "prod", "MCP_TUNNEL_SESSION": "ab" * 16, "MCP_PEER": "relay.example.com:443"}
-    yield made.record("gateway.start")
+    start = made.record("gateway.start")
+    yield start
+    # Nothing is known of a process before.
+    gap = {"MCP_GAP_FROM": start["MCP_TIME"], "MCP_GAP_TO": start["MCP_TIME"], "MCP_GAP_COUNT": 0}
+    yield made.record("audit.gap", " cause=state-missing", MCP_GAP_CAUSE="state-missing", **gap)
     yield made.record("session.open", **tunnel)
     for number in range(calls):
         ident = f"01890000-0000-7000-8000-{number:012x}"
