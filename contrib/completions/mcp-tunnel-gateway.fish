@@ -27,7 +27,7 @@ complete -c mcp-tunnel-gateway -l audit-on-failure -x -a 'deny continue' -d 'Wha
 complete -c mcp-tunnel-gateway -l audit-sync -x -a 'off interval each' -d 'When a file is synced to disk: never, once a second, or before each call goes on'
 complete -c mcp-tunnel-gateway -l audit-read-back -x -a 'disk any off' -d 'Check that records are in the journal: on disk, anywhere, or do not check'
 complete -c mcp-tunnel-gateway -l audit-hash -x -a 'hmac-sha256-jcs sha256-jcs' -d 'How arguments are hashed for the record: with a key, or without'
-complete -c mcp-tunnel-gateway -l audit-hash-key-file -r -F -d 'File with the key of the hashes, one line; default: derived from the tunnel\'s token'
+complete -c mcp-tunnel-gateway -l audit-hash-key-file -r -F -d 'File with the key of the hashes, at least 32 bytes; default: derived from the tunnel\'s token'
 complete -c mcp-tunnel-gateway -l state-dir -r -F -d 'Directory for what outlives the process: the end of the audit chain, calls that are open'
 complete -c mcp-tunnel-gateway -l health-listen -x -d 'Address of /healthz, /readyz and /metrics: ADDR:PORT (port 0 picks one), unix:PATH or none'
 complete -c mcp-tunnel-gateway -l log-level -x -a 'error warning notice info debug' -d 'How much to log'

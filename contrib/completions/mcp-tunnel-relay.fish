@@ -24,7 +24,7 @@ complete -c mcp-tunnel-relay -l audit-on-failure -x -a 'deny continue' -d 'What 
 complete -c mcp-tunnel-relay -l audit-sync -x -a 'off interval each' -d 'When a file is synced to disk: never, once a second, or before each call goes on'
 complete -c mcp-tunnel-relay -l audit-read-back -x -a 'disk any off' -d 'Check that records are in the journal: on disk, anywhere, or do not check'
 complete -c mcp-tunnel-relay -l audit-hash -x -a 'hmac-sha256-jcs sha256-jcs' -d 'How arguments are hashed for the record: with a key, or without'
-complete -c mcp-tunnel-relay -l audit-hash-key-file -r -F -d 'File with the key of the hashes, one line; default: derived from the tunnel\'s token'
+complete -c mcp-tunnel-relay -l audit-hash-key-file -r -F -d 'File with the key of the hashes, at least 32 bytes; default: derived from the tunnel\'s token'
 complete -c mcp-tunnel-relay -l admin-listen -x -d 'Address of /healthz, /readyz and /metrics: ADDR:PORT (port 0 picks one), unix:PATH or none'
 complete -c mcp-tunnel-relay -l log-level -x -a 'error warning notice info debug' -d 'How much to log'
 complete -c mcp-tunnel-relay -l config -r -F -d 'Configuration file (default /etc/mcp-tunnel/relay.conf where it exists)'

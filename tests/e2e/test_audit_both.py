@@ -291,7 +291,7 @@ def test_new_token_new_key_at_both_ends(both):
 def test_key_file_and_no_key(both, tmp_path, choice):
     key = tmp_path / "key"
     key.touch(mode=0o600)
-    key.write_text("a key of our own\n")
+    key.write_text("a key of our own, of 32 bytes and more\n")
     options = ("--audit-hash-key-file", str(key), "--audit-hash", choice)
     pair = both(*options, gateway_options=options)
     assert pair.post().status == 200
@@ -350,6 +350,17 @@ def stand_still(path):
         pass
     finally:
         sock.close()
+
+
+def test_canary(both):
+    """mcp-tunnel-audit canary asks either end for a checkpoint with a nonce."""
+    pair = both("--admin-listen", "127.0.0.1:0")
+    port = pair.relay.process.wait_line(r"health on http://127\.0\.0\.1:(\d+)").group(1)
+    for port, log in ((port, pair.relay_log), (pair.gateway.health_port, pair.gateway_log)):
+        with Connection(f"http://127.0.0.1:{port}/audit/canary") as connection:
+            answer = connection.call("POST", [("Mcp-Tunnel-Nonce", "0123456789abcdef")], b"")
+        assert answer.status == 200, answer.body
+        assert "0123456789abcdef" in str(pair.wait(log, 1, "audit.checkpoint"))
 
 
 def threads(pid):
