@@ -222,18 +222,13 @@ static const struct call_handler call_callbacks = {
 	.on_failed = on_call_failed,
 };
 
-/* A call that no gateway has seen anything of. */
+/* A call that no gateway has seen anything of, refused: the id of its message has still to be found. */
 static void deny(struct front *f, const struct request *q, const char *agent, const struct attached *a, uint32_t reason, const char *detail)
 {
 	records_denied(f->relay, q, &f->reader.head, agent, a, reason, detail);
-	refuse_reason(f, reason, detail);
-}
-
-static void deny_not_attached(struct front *f, const struct request *q, const char *agent)
-{
 	if (mcp_scan_new(&f->scan) < 0)
 		f->scan = NULL;
-	deny(f, q, agent, NULL, TP_REASON_NOT_ATTACHED, NULL);
+	refuse_reason(f, reason, detail);
 }
 
 static void start_call(struct front *f, const struct request *q, const char *agent)
@@ -254,7 +249,7 @@ static void start_call(struct front *f, const struct request *q, const char *age
 			set_state(f, FRONT_HELD);
 			set_paused(f, true);
 		} else {
-			deny_not_attached(f, q, agent);
+			deny(f, q, agent, NULL, TP_REASON_NOT_ATTACHED, NULL);
 		}
 		return;
 	}
@@ -574,7 +569,7 @@ static void on_hold_expired(void *user)
 	if (f->relay->stopping)
 		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
 	else
-		deny_not_attached(f, &q, agent);
+		deny(f, &q, agent, NULL, TP_REASON_NOT_ATTACHED, NULL);
 	after_hold(f);
 }
 

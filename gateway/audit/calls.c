@@ -8,6 +8,8 @@
 
 enum { UUID_BYTES = 16, SORTED_MAX = FINDINGS_PRINTED_MAX, EDGE_US = 2000000 };
 
+#define LATE_US UINT64_C(3600000000)
+
 struct call_end {
 	uint32_t chain;
 	uint16_t n_requests, n_responses, n_denied, n_gone; /* gone: accounted for by audit.gap */
@@ -204,6 +206,36 @@ static void add_gone(struct call_end *e)
 		e->n_gone = (uint16_t)(e->n_requests - e->n_responses);
 }
 
+/* The relay's calls that no gateway answered wait for a gateway's record that is late; after a while, none will come. */
+static bool make_room(struct calls *cs, uint64_t now_us)
+{
+	size_t before = cs->map.used;
+
+	for (size_t it = 0; it < cs->map.cap;) {
+		struct call *c = keymap_next(&cs->map, &it);
+
+		if (!c)
+			break;
+		if (!c->answered && c->ends[SIDE_RELAY].n_requests > 0 && is_ended(&c->ends[SIDE_RELAY]) &&
+		    c->ends[SIDE_GATEWAY].n_requests == 0 && c->time_us + LATE_US < now_us) {
+			cs->n_not_reached++;
+			keymap_remove(&cs->map, c);
+			it--;
+		}
+	}
+	cs->full = before - cs->map.used < CALLS_MAX / 16;
+	return !cs->full;
+}
+
+static int make_entry(struct calls *cs, const uint8_t key[KEYMAP_KEY_LEN], uint64_t now_us, void **ret)
+{
+	int r = keymap_make(&cs->map, key, ret);
+
+	if (r == -ENOBUFS && !cs->full && make_room(cs, now_us))
+		r = keymap_make(&cs->map, key, ret);
+	return r;
+}
+
 int calls_add(struct calls *cs, uint32_t chain, const struct log_record *r)
 {
 	struct span event = r->words[LOG_EVENT], id = r->words[LOG_CALL_ID];
@@ -221,9 +253,7 @@ int calls_add(struct calls *cs, uint32_t chain, const struct log_record *r)
 	if (e == 0 && gap)
 		entry = keymap_get(&cs->map, key);
 	else if (e == 0)
-		e = keymap_make(&cs->map, key, &entry);
-	if (e == -ENOBUFS)
-		cs->full = true;
+		e = make_entry(cs, key, r->time_us, &entry);
 	if (e < 0 || !entry)
 		return e == -ENOBUFS ? 0 : e;
 	c = entry;
@@ -261,21 +291,42 @@ static void say(struct findings *f, const struct call *c, enum side side, const 
 	finding_add(f, &w, "call %s: %s", id, text);
 }
 
+/* A later start that accounts for the calls that were open when the process of ch ended; *ret_over: there is a later one,
+ * and it had the time to do so. */
+static struct chain *accountant(const struct calls_view *v, const struct chain *ch, uint64_t missing, bool *ret_over)
+{
+	size_t n = v->n_chains;
+
+	*ret_over = false;
+	/* Followers cannot go in a circle but in a forged log, so they are counted. */
+	while (ch->follower && n-- > 0) {
+		struct chain *next = v->chains[ch->follower - 1];
+
+		if (next->n_killed >= missing)
+			return next;
+		*ret_over = *ret_over || next->n_records > 1;
+		ch = next;
+	}
+	return NULL;
+}
+
 /* A call.request whose call.response is not there. */
 static void check_open(struct findings *f, const struct call *c, enum side side, const struct calls_view *v, struct calls_left *left)
 {
 	const struct call_end *e = &c->ends[side];
-	struct chain *ch = v->chains[e->chain], *next = ch->follower ? v->chains[ch->follower - 1] : NULL;
 	uint64_t missing = (uint64_t)e->n_requests - e->n_responses;
+	struct chain *ch = v->chains[e->chain], *next;
+	bool over;
 
+	next = accountant(v, ch, missing, &over);
 	if (ch->n_lost >= missing) {
 		ch->n_lost -= missing;
 		say(f, c, side, v, FINDING_UNSURE, "unpaired", "no call.response; an audit.gap says that records were lost");
 	} else if (ch->stopped) {
 		say(f, c, side, v, FINDING_FAULT, "unpaired", "no call.response, though the process ended in order");
-	} else if (next && next->n_killed >= missing) {
-		next->n_killed -= missing;
 	} else if (next) {
+		next->n_killed -= missing;
+	} else if (over) {
 		say(f, c, side, v, FINDING_FAULT, "unpaired",
 		    "no call.response, and the next start does not account for the call");
 	} else {
@@ -356,7 +407,9 @@ static void check_both(struct findings *f, const struct call *c, const struct ca
 
 	if (g->n_denied)
 		return;
-	if (g->n_requests != r->n_requests && truncated)
+	if (g->n_requests < r->n_requests && !c->answered)
+		left->n_not_reached++;
+	else if (g->n_requests != r->n_requests && truncated)
 		left->n_outside++;
 	else if (g->n_requests != r->n_requests)
 		say(f, c, SIDE_GATEWAY, v, FINDING_FAULT, "unmatched", "the logs do not have the same number of messages of it");
@@ -400,7 +453,7 @@ int calls_finish(struct calls *cs, struct findings *f, const struct calls_view *
 
 	if (!sorted)
 		return -ENOMEM;
-	*ret = (struct calls_left){ 0 };
+	*ret = (struct calls_left){ .n_not_reached = cs->n_not_reached };
 	for (size_t it = 0; n < SORTED_MAX && (c = keymap_next(&cs->map, &it));)
 		if (!is_settled(cs, c))
 			sorted[n++] = c;

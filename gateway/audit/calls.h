@@ -19,6 +19,7 @@ struct calls {
 	uint32_t tunnels[CALLS_TUNNELS_MAX]; /* hashes of the names in the gateway's calls */
 	size_t n_tunnels;
 	uint64_t n_requests[SIDE_N], n_denied[SIDE_N];
+	uint64_t n_not_reached;
 	uint64_t n_matched; /* with the same hash of arguments on both sides */
 };
 

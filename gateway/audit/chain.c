@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* How far an edited record may be ahead for its number to be believed. */
-enum { EDITED_JUMP_MAX = 16 };
+/* How far an edited record may be ahead for its number to be believed; how exact the times of an audit.gap are. */
+enum { EDITED_JUMP_MAX = 16, GAP_SLACK_US = 1000000 };
 
 static bool same(const uint8_t a[SHA256_LEN], const uint8_t b[SHA256_LEN])
 {
@@ -322,6 +322,14 @@ static bool is_about_kept(struct span cause)
 	return span_starts(cause, "read-back") || span_is(cause, "volatile-storage");
 }
 
+/* Whether the gap is about the time before this process. */
+static bool is_before(const struct chain *c, const struct log_record *r)
+{
+	uint64_t from;
+
+	return c->first_seq == 0 && log_time(r->words[LOG_GAP_FROM], &from) && from < c->first_us;
+}
+
 /* count: what the gap says is missing; a hole that is larger has another cause. */
 static void explain_holes(struct chain *c, const struct log_record *r, uint64_t count)
 {
@@ -333,7 +341,7 @@ static void explain_holes(struct chain *c, const struct log_record *r, uint64_t 
 		struct chain_hole *h = &c->holes[i];
 		uint64_t n = h->to - h->from + 1;
 
-		if (h->explained || from >= h->to_us || to <= h->from_us || n > count)
+		if (h->explained || from >= h->to_us + GAP_SLACK_US || to + GAP_SLACK_US <= h->from_us || n > count)
 			continue;
 		h->explained = true;
 		count -= n;
@@ -358,6 +366,10 @@ void chain_gap(struct chain *c, struct findings *f, const struct log_record *r)
 	} else if (span_is(cause, "state-missing")) {
 		c->gap_state_missing = true;
 		finding_add(f, &w, "the process did not know where the one before had ended");
+	} else if (is_about_kept(cause) && count && is_before(c, r)) {
+		c->n_cut += count;
+		w.weight = FINDING_UNSURE;
+		finding_add(f, &w, "at the start, %" PRIu64 " records of the process before were gone from the log", count);
 	} else if (is_about_kept(cause)) {
 		explain_holes(c, r, count);
 		finding_add(f, &w, "%s, %" PRIu64 " records; what is missing of them shows in the sequence", text, count);

@@ -47,6 +47,7 @@ struct chain {
 	bool gap_state_missing;
 	bool incomplete;        /* they say that records are missing */
 	uint64_t n_lost;        /* how many, less the endings that were found missing */
+	uint64_t n_cut;         /* records of the process before that it says are not in the log any more */
 	uint64_t n_killed;      /* calls of the process before, not named one by one */
 	/* The relay and the state file. */
 	uint64_t claims_agree, claims_differ;

@@ -334,9 +334,12 @@ static void find_predecessor(struct trail *t, struct chain *c)
 {
 	struct chain *before = c->n_records && c->first_seq == 0 ? predecessor(t, c) : NULL;
 
-	if (before)
-		before->follower = c->index + 1;
 	c->linked = before != NULL;
+	if (!before)
+		return;
+	before->follower = c->index + 1;
+	before->n_lost += c->n_cut;
+	before->incomplete = before->incomplete || c->n_cut;
 }
 
 static void link_chain(struct trail *t, struct chain *c)
@@ -398,7 +401,9 @@ static void check_claim(struct trail *t, struct chain *c, const struct claim *cl
 	} else if (c->n_records == 0) {
 		say_missing_chain(t, c, cl);
 	} else if (cl->seq >= c->next_seq) {
-		w = chain_finding(c, FINDING_FAULT, "deleted", cl->at, c->next_seq, cl->seq);
+		bool told = c->follower && t->chains[c->follower - 1]->n_cut > cl->seq - c->next_seq;
+
+		w = chain_finding(c, told ? FINDING_UNSURE : FINDING_FAULT, "deleted", cl->at, c->next_seq, cl->seq);
 		finding_add(t->f, &w, "the end is missing: %s has the hash of seq %" PRIu64, source_name(cl->source), cl->seq);
 	} else if (cl->seq >= c->first_seq && !(c->claims_agree && c->agreed_seq >= cl->seq) && c->n_faults == 0) {
 		w = chain_finding(c, FINDING_UNSURE, "unmatched", cl->at, cl->seq, cl->seq);

@@ -333,6 +333,51 @@ def test_killed(tool, how):
     assert all(f[0] == "unpaired" for f in found)
 
 
+def test_killed_twice(tool):
+    """The second process was killed before it could tell; the third one tells."""
+    clock, log = Clock(), []
+    first = Chain(log, clock)
+    calls = [first.request() for _ in range(70)]
+    second = Chain(log, clock, prev=first.prev)
+    assert tool.verify(log)[:2] == (0, []), "the log ends before it could be told"
+    third = Chain(log, clock, prev=second.prev)
+    third.gap("killed", len(calls))
+    third.stop()
+    assert tool.verify(log)[:2] == (0, [])
+
+
+def test_end_that_the_next_start_misses(tool):
+    """A file lost its end in a power cut: the next process goes on from what is there, and says what is not."""
+    clock = Clock()
+    gateway_log, relay_log, first, relay = both(clock=clock, stop=False)
+    since, lost = gateway_log[-4]["MCP_TIME"], 4
+    del gateway_log[-lost:]
+    second = Chain(gateway_log, clock, prev=gateway_log[-1]["MCP_CHAIN"])
+    at = len(gateway_log)
+    second.put("audit.gap", "2", gap_from=since, gap_to=clock.tick(), gap_count=lost, gap_cause="read-back-missing")
+    second.stop()
+    relay.stop()
+    assert tool.verify(gateway_log)[0] == 2
+    status, found, said = tool.verify(gateway_log, "--relay", tool.write(relay_log))
+    assert status == 2 and {f[0] for f in found} == {"gap", "deleted", "unmatched"}, said
+    del gateway_log[at - 2]
+    assert tool.verify(gateway_log, "--relay", tool.write(relay_log))[0] == 1
+
+
+def test_batch_that_was_refused(tool):
+    """The gateway could not write all of a batch down, so it called none of them."""
+    clock, gateway_log, relay_log = Clock(), [], []
+    gateway, relay = Chain(gateway_log, clock), Chain(relay_log, clock, side="relay")
+    call = relay.request(arguments="1")
+    relay.request(call, "2")
+    gateway.request(call, "1")
+    gateway.response(call, reason="audit-unavailable", status="http_error")
+    for _ in range(2):
+        relay.response(call, reason="audit-unavailable", status="http_error")
+    gateway.stop()
+    assert tool.verify(gateway_log, "--relay", tool.write(relay_log))[:2] == (0, [])
+
+
 def test_starts_are_linked(tool):
     clock, log = Clock(), []
     prev = ZEROS
@@ -403,7 +448,7 @@ def test_lost_endings_are_accounted_for(tool):
 def test_hole_that_the_gateway_saw_itself(tool):
     """journald dropped records, the watchdog said so: missing, and nobody can tell why."""
     log = []
-    chain = Chain(log, Clock())
+    chain = Chain(log, Clock(step=10))
     chain.calls(3)
     since = log[4]["MCP_TIME"]
     chain.put(
