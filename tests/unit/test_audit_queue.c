@@ -497,5 +497,25 @@ START_TEST(slow_stop)
 }
 END_TEST
 
+/* What is owed is said before the end. */
+START_TEST(stop_tells)
+{
+	size_t n = 0;
+
+	setup_full(50, true);
+	request();
+	run_until(is_failing);
+	ck_assert_uint_eq(audit_counters(audit)->unrecorded, 1);
+	drain();
+	audit_stop(audit, "x");
+	n = drain();
+	ck_assert_uint_ge(n, 2);
+	assert_has(newest(0), "ev=gateway.stop");
+	assert_has(newest(1), "ev=audit.gap");
+	close(fd);
+	teardown();
+}
+END_TEST
+
 UNIT_MAIN("audit_queue", ADD(order) ADD(withdrawn) ADD(callbacks) ADD(refused_in_time) ADD(in_time) ADD(goes_on)
-			 ADD(bounds) ADD(checkpoints) ADD(start_stop) ADD(next_process) ADD(slow_stop))
+			 ADD(bounds) ADD(checkpoints) ADD(start_stop) ADD(next_process) ADD(slow_stop) ADD(stop_tells))
