@@ -115,6 +115,14 @@ static void decide(size_t i, int r)
 	opens[i].fn(opens[i].user, r);
 }
 
+static bool hash_fails;
+int __real_audit_hash_arguments(const struct audit_hash *h, struct span arguments, char *out);
+int __wrap_audit_hash_arguments(const struct audit_hash *h, struct span arguments, char *out);
+int __wrap_audit_hash_arguments(const struct audit_hash *h, struct span arguments, char *out)
+{
+	return hash_fails ? -ENOMEM : __real_audit_hash_arguments(h, arguments, out);
+}
+
 /* ---- the case ---- */
 
 static void setup(void)
@@ -126,7 +134,7 @@ static void setup(void)
 	n_opens = said_len = fail_at = 0;
 	answer_now = n_verdicts = 0;
 	verdict = INT32_MAX;
-	end_in_verdict = false;
+	end_in_verdict = hash_fails = false;
 	said[0] = '\0';
 	buf_init(&body, 64 << 20);
 }
@@ -328,6 +336,22 @@ START_TEST(ended_before_the_verdict)
 	end(TP_REASON_CANCELLED);
 	expect("withdrawn 1;");
 	ck_assert_int_eq(n_verdicts, 0);
+}
+END_TEST
+
+START_TEST(no_hash)
+{
+	hash_fails = true;
+	ck_assert_int_eq(request(CALL("1", ",\"arguments\":1")), -ENOMEM);
+	expect("");
+	end(TP_REASON_AUDIT_UNAVAILABLE);
+	scan = mcp_scan_free(scan);
+	buf_clear(&body);
+	/* Told to go on without: the record has no hash, rather than a wrong one. */
+	shared.allow_on_failure = true;
+	ck_assert_int_eq(request(CALL("1", ",\"arguments\":1")), 0);
+	expect("request 1 tools/call tunnel/session/peer call-id alice 83;");
+	decide(0, 0);
 }
 END_TEST
 
@@ -538,7 +562,7 @@ START_TEST(ended_while_hashing)
 END_TEST
 
 UNIT_MAIN("audit_calls", tcase_add_checked_fixture(tc, setup, teardown); ADD(one_call) ADD(answers) ADD(encoded_answers_say_nothing)
-	  ADD(refused) ADD(refused_at_once) ADD(accepted_at_once) ADD(ended_before_the_verdict) ADD(without_audit) ADD(no_calls)
+	  ADD(refused) ADD(refused_at_once) ADD(accepted_at_once) ADD(ended_before_the_verdict) ADD(no_hash) ADD(without_audit) ADD(no_calls)
 	  ADD(a_bad_body_is_one_call) ADD(batch) ADD(batch_refused_in_the_middle) ADD(batch_refused_at_once) ADD(denials)
 	  ADD(refusals_without_a_call) ADD(large_arguments_do_not_hold_the_loop_up) ADD(refused_after_hashing)
 	  ADD(accepted_after_hashing) ADD(ended_while_hashing))
