@@ -350,7 +350,7 @@ START_TEST(no_hash)
 	/* Told to go on without: the record has no hash, rather than a wrong one. */
 	shared.allow_on_failure = true;
 	ck_assert_int_eq(request(CALL("1", ",\"arguments\":1")), 0);
-	expect("request 1 tools/call tunnel/session/peer call-id alice 83;");
+	expect("request 1 tools/call tunnel/session/peer call-id alice 82;");
 	decide(0, 0);
 }
 END_TEST
