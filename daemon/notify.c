@@ -1,8 +1,10 @@
 #include "daemon/notify.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 
 enum { STATUS_MAX = 512 };
 
@@ -29,6 +31,21 @@ void notify_status(const char *fmt, ...)
 void notify_stopping(const char *status)
 {
 	sd_notifyf(0, "STOPPING=1\nSTATUS=%s", status);
+}
+
+/* With the time, as Type=notify-reload wants it; older systemds look at RELOADING alone. */
+void notify_reloading(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
+		   (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+}
+
+void notify_reloaded(void)
+{
+	sd_notify(0, "READY=1");
 }
 
 uint64_t notify_watchdog_us(void)

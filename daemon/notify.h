@@ -6,6 +6,9 @@
 void notify_ready(const char *status);
 void notify_status(const char *fmt, ...) _printf_(1, 2);
 void notify_stopping(const char *status);
+/* Around what SIGHUP asks for. notify_reloaded() leaves STATUS as it is. */
+void notify_reloading(void);
+void notify_reloaded(void);
 
 /* How often the service manager wants to hear from us, in µs; 0: never. Ping at half of it. */
 uint64_t notify_watchdog_us(void);

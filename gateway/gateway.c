@@ -206,9 +206,11 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
+	notify_reloading();
 	records_reload(&g->records);
 	session_poke(g->session);
 	log_info("SIGHUP: the audit file is open anew; the token file is read again at the next connection");
+	notify_reloaded();
 }
 
 static void on_probe(evutil_socket_t fd, short what, void *user)

@@ -113,12 +113,14 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 	bool bad;
 
 	CHECK_OBJ(r, RELAY_MAGIC);
+	notify_reloading();
 	bad = registry_reload(r->registry, err, sizeof(err)) < 0;
 	if (bad)
 		log_error("SIGHUP: tunnels and agents stay as they were: %s", err);
 	else
 		log_notice("SIGHUP: tunnels and agents read again");
 	records_reload(r, bad ? err : NULL);
+	notify_reloaded();
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *user)

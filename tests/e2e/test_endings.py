@@ -117,7 +117,7 @@ async def endings_when_the_grace_is_over(lab):
     lab.ours |= {plain.key, events.key}
     await cut_off(lab)
     waiting = asyncio.create_task(lab.call("json", size=100))
-    ends = [await outcome(plain)]
+    ends = [await asyncio.wait_for(outcome(plain), 5 * SCALE)]
     with pytest.raises(Ended) as cut:
         while await events.next_event() is not None:
             pass

@@ -88,6 +88,21 @@ def test_ready_status_and_stopping(relay_pair, notify, raw_control, fresh_key, w
     assert len(mine.times("READY", "1")) == len(mine.times("STOPPING", "1")) == 1
 
 
+@pytest.mark.parametrize("who", ["gateway", "relay"])
+def test_reload_is_told(relay_pair, notify, who):
+    """SIGHUP: RELOADING=1 with the time of it, then READY=1, and the STATUS stays."""
+    relay, gateway, _ = relay_pair(env=lambda name: notify[name].env())
+    mine = notify[who]
+    mine.wait("STATUS", {"gateway": r"^Ready: attached", "relay": r"^1 gateways attached"}[who])
+    before = time.monotonic()
+    {"gateway": gateway, "relay": relay}[who].process.send_signal(signal.SIGHUP)
+    told = mine.wait("RELOADING", "^1$", 5)
+    assert before * 1e6 <= int(told[0]["MONOTONIC_USEC"]) <= time.monotonic() * 1e6
+    wait_until(lambda: len(mine.times("READY", "1")) == 2, 5, "READY=1")
+    assert mine.times("READY", "1")[1] >= mine.times("RELOADING", "1")[0]
+    assert "STATUS" not in told[0] and [m for _, m in mine.messages if m.get("READY")][1] == {"READY": "1"}
+
+
 def test_status_says_what_is_wrong(relay_pair, notify):
     """A boot without the relay is no failed start: READY, and the reason in STATUS."""
     port = free_port()

@@ -24,7 +24,8 @@ make_tar() {
 	temp=$(mktemp -d "$cache/tmp.XXXXXX")
 	trap 'rm -rf "$temp"' EXIT
 	echo "tests/system/rootfs.sh: making a root file system, kept in .cache/system" >&2
-	debootstrap --variant=minbase --include="$packages" "$suite" "$temp/r" "$(mirror)" >"$temp/log" 2>&1 ||
+	mirror=$(mirror)
+	debootstrap --variant=minbase --include="$packages" "$suite" "$temp/r" ${mirror:+"$mirror"} >"$temp/log" 2>&1 ||
 		{ tail -n 20 "$temp/log" >&2; exit 1; }
 	rm -rf "$temp"/r/var/cache/apt/* "$temp"/r/var/lib/apt/lists/* "$temp"/r/usr/share/doc/* "$temp"/r/usr/share/locale/*
 	rm -rf "$temp"/r/dev/* "$temp/r/etc/machine-id" "$temp/r/etc/hostname"

@@ -52,7 +52,7 @@ def test_without_configuration(make_system, debs):
 
     scene.give_token(s, "mtt_prod_" + 43 * "A")
     assert s.run("systemctl start mcp-tunnel-gateway", check=False).returncode != 0
-    said = s.run("systemctl status mcp-tunnel-gateway", check=False).stdout
+    said = s.run("journalctl --sync; systemctl status mcp-tunnel-gateway", check=False).stdout
     assert re.search(r"--control-plane URL is missing; .* in /etc/mcp-tunnel/gateway\.conf", said)
     time.sleep(6)  # more than RestartSec
     assert s.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "failed", "NRestarts": "0"}

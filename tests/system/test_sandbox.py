@@ -59,3 +59,19 @@ def test_sandbox(system, unit, program, wanted):
     system.run("systemctl start %s" % unit, check=False)
     system.run("systemctl stop %s" % unit)
     assert outcome(system, unit) == wanted
+
+
+def test_no_record_is_dropped(system):
+    """70,000 lines at once are more than journald takes from a service by itself, on any disk."""
+    scene.give_token(system, "mtt_x_" + 43 * "A")
+    system.write("/etc/mcp-tunnel/chatter", "")
+    system.run("cp /usr/local/bin/probe /usr/bin/mcp-tunnel-gateway")
+    system.run(["systemd-run", "--wait", "--quiet", "--unit=limited", "/usr/local/bin/probe"])
+    system.run("systemctl start mcp-tunnel-gateway; systemctl stop mcp-tunnel-gateway", check=False)
+    system.run("rm /etc/mcp-tunnel/chatter; journalctl --sync")
+
+    def stored(unit):
+        return int(system.run("journalctl -q -o cat _SYSTEMD_UNIT=%s | grep -c '^line '" % unit).stdout)
+
+    assert stored("limited.service") < 70000
+    assert stored("mcp-tunnel-gateway.service") == 70000

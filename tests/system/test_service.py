@@ -1,5 +1,6 @@
 """The gateway as a service, with a relay in another system: calls, records, reload, restart, failures, instances."""
 
+import re
 import time
 
 import pytest
@@ -26,6 +27,8 @@ def test_starts_at_boot_once_there_is_a_token(gateway):
     found = gateway.show(UNIT, "ActiveState", "UnitFileState", "NRestarts", "StatusText")
     assert (found["ActiveState"], found["UnitFileState"], found["NRestarts"]) == ("active", "enabled", "0")
     assert found["StatusText"]
+    assert gateway.show(UNIT, "WatchdogUSec", "Type", "Restart") == {
+        "WatchdogUSec": "30s", "Type": "notify", "Restart": "on-failure"}
 
 
 def test_call_and_its_records(gateway, relay, tunnel):
@@ -73,6 +76,8 @@ def test_reload_keeps_the_process(gateway, relay, tunnel):
     gateway.run("systemctl reload mcp-tunnel-gateway")
     assert scene.finish_calls(calls)["good"] > 10
     assert gateway.pid(UNIT) == before
+    assert gateway.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
+    assert re.search("Reloading.*Reloaded", gateway.messages(UNIT), re.S)
 
 
 def test_restart_under_load_fails_no_call(gateway, relay, tunnel):

@@ -204,6 +204,36 @@ START_TEST(old_calls_stay_until_told)
 }
 END_TEST
 
+/* A look from outside changes nothing, and sees what a new process would. */
+START_TEST(looked_at_while_in_use)
+{
+	struct audit_state_old seen;
+	char other[100];
+
+	setup();
+	open_it();
+	ck_assert_int_eq(audit_state_peek(file, &seen), -EINVAL);
+	for (uint64_t seq = 0; seq < 5; seq++) {
+		put_head(seq);
+		put_call((unsigned)seq);
+		ck_assert_int_eq(audit_state_peek(file, &seen), 0);
+		ck_assert_str_eq(seen.chain_id, CHAIN_A);
+		ck_assert_str_eq(seen.head, hex_of(seq));
+		ck_assert(seen.seq == seq && seen.n_open == seq + 1 && !seen.clean);
+		audit_state_old_done(&seen);
+	}
+	close_it(false);
+	open_it();
+	expect_head(4);
+	ck_assert_uint_eq(old.n_open, 5);
+	snprintf(other, sizeof(other), "%s/none", dir);
+	ck_assert_int_eq(audit_state_peek(other, &seen), -ENOENT);
+	ck_assert_int_eq(audit_state_peek(dir, &seen), -EINVAL);
+	ck_assert_int_eq(audit_state_peek("/dev/null", &seen), -EINVAL);
+	teardown();
+}
+END_TEST
+
 START_TEST(ids_of_any_length)
 {
 	static const char *const ids[] = { "", "x", "0190b5a4-7f3b-7c3e-8a51-0f2e6d1c9b7a-and-more", "\xff\n\"" };
@@ -762,7 +792,7 @@ START_TEST(speed)
 }
 END_TEST
 
-UNIT_MAIN("audit_state", ADD(heads_and_calls) ADD(a_clean_stop) ADD(old_calls_stay_until_told) ADD(ids_of_any_length)
+UNIT_MAIN("audit_state", ADD(heads_and_calls) ADD(a_clean_stop) ADD(old_calls_stay_until_told) ADD(looked_at_while_in_use) ADD(ids_of_any_length)
 	  ADD(the_table_grows) ADD(killed_at_any_time) ADD(killed_after_each_instruction) ADD(single_bytes)
 	  ADD(a_million_bytes) ADD(cut_at_any_length) ADD(no_file_at_all) tcase_add_loop_test(tc, cut_while_mapped, 0, 2); ADD(only_this_file)
 	  ADD(the_disk_is_full) ADD(speed))

@@ -26,6 +26,7 @@ mkdir -p /run/systemd/journal /run/log/journal "$0/journal" "$0/lib"
 mount -t tmpfs tmpfs /etc/systemd
 printf '%s\\n' "$1" >/etc/systemd/journald.conf
 mount --bind "$0" /var/log
+[ -z "$2" ] || mount -t tmpfs -o "size=$2" tmpfs /var/log/journal
 mount --bind "$0/lib" /var/lib/systemd
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 if ! [ -s /etc/machine-id ]; then
@@ -38,16 +39,18 @@ exec cat
 
 
 class Journald:
-    """directory becomes /var/log of the namespace, so that what is kept can be looked at from outside."""
+    """directory becomes /var/log of the namespace, so that what is kept can be looked at from outside. With disk="64M" the
+    journal is on a file system of that size, which is gone with the namespace and can be filled. config: keys of
+    journald.conf."""
 
-    def __init__(self, directory, **config):
+    def __init__(self, directory, disk=None, **config):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        text = "\n".join(["[Journal]"] + [f"{k}={v}" for k, v in {**CONFIG, **config}.items()])
+        self.config = {**CONFIG, **config}
         user = [] if os.geteuid() == 0 else ["-r"]
         # Ends by itself when the pipe closes, whatever becomes of the test.
         self.holder = subprocess.Popen(
-            ["unshare", *user, "-m", "sh", "-ec", SETUP, str(self.directory), text],
+            ["unshare", *user, "-m", "sh", "-ec", SETUP, str(self.directory), self._config_text(), disk or ""],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -66,6 +69,13 @@ class Journald:
         self.daemon, self.groups = None, set()
         self.start()
 
+    def _config_text(self):
+        return "\n".join(["[Journal]"] + [f"{k}={v}" for k, v in self.config.items()])
+
+    def path(self, name):
+        """A file of the namespace, as seen from outside."""
+        return pathlib.Path(f"/proc/{self.holder.pid}/root{name}")
+
     @property
     def socket_path(self):
         """journald's socket as seen from outside the namespace."""
@@ -82,6 +92,54 @@ class Journald:
             self.daemon.send_signal(signal.SIGCONT)
             self.daemon.kill()
             self.daemon.wait(10)
+
+    def restart(self, **config):
+        """In order: what it was sent is stored before, and its records have the same chain of numbers. config: changes."""
+        self.daemon.terminate()
+        self.daemon.wait(30)
+        self.config.update(config)
+        self.path("/etc/systemd/journald.conf").write_text(self._config_text() + "\n")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket_path)
+        self.start()
+
+    def pause(self):
+        """It stands still: its socket takes what fits into it, and nothing is stored."""
+        self.daemon.send_signal(signal.SIGSTOP)
+        stat = pathlib.Path(f"/proc/{self.daemon.pid}/stat")
+        wait_until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T", 5, "journald to stand still")
+
+    def resume(self):
+        self.daemon.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def paused(self):
+        self.pause()
+        try:
+            yield self
+        finally:
+            self.resume()
+
+    def remove_socket(self):
+        os.unlink(self.socket_path)
+
+    def rotate(self):
+        self.run("journalctl", "--rotate")
+
+    def vacuum(self, files=1):
+        """Rotates, and keeps that many of the full files; 0: none. The oldest records are gone."""
+        self.sync()
+        self.rotate()
+        self.run("journalctl", "-q", f"--vacuum-files={files + 1}" if files else "--vacuum-size=1")
+
+    def fill(self):
+        """No room on the disk: only with disk=..."""
+        with open(self.path("/var/log/journal/filler"), "wb", buffering=0) as out, contextlib.suppress(OSError):
+            while out.write(b"\0" * 65536):
+                pass
+
+    def unfill(self):
+        self.path("/var/log/journal/filler").unlink()
 
     def stop(self):
         self.kill()
