@@ -13,8 +13,9 @@
 enum {
 	AUDIT_STATE_CALLS_MAX = 65536, /* open at once; beyond that -ENOSPC */
 	AUDIT_STATE_ID_MAX = 36,       /* of a call id; cut at that length */
-	AUDIT_STATE_NO_SLOT = 0xffffffff,
 };
+
+#define AUDIT_STATE_NO_SLOT UINT32_MAX
 
 struct audit_state;
 

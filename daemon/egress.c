@@ -92,7 +92,7 @@ static void finish(struct egress *e, enum dial_error err, int error, const char 
 
 static void proxy_fails(struct egress *e, enum dial_error err, int error, const char *what)
 {
-	char detail[DETAIL_BYTES];
+	char detail[2 * DETAIL_BYTES];
 
 	snprintf(detail, sizeof(detail), "proxy %s: %s", e->cfg->proxy.authority, what);
 	finish(e, err, error, detail);

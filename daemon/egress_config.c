@@ -32,7 +32,7 @@ static bool domain_has(struct span item, struct span host)
 /* Takes ":PORT" off the end; false when it names another port. */
 static bool port_fits(struct span *item, uint16_t port)
 {
-	const char *colon = memrchr(item->p, ':', item->len);
+	const char *colon = item->p ? memrchr(item->p, ':', item->len) : NULL;
 	uint64_t wanted;
 
 	/* An IPv6 address without brackets has no port. */

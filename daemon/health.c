@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/loop.h"
 #include "daemon/url.h"
+#include "proto/budget.h"
 
-enum { HEALTH_MAGIC = 0x4ea17800, HEADERS_MAX = 8192, TIMEOUT_S = 10, BACKLOG = 64 };
+enum { HEALTH_MAGIC = 0x4ea17800, HEADERS_MAX = 8192, TIMEOUT_S = 10, BACKLOG = 64, CANARIES_PER_S = 1, CANARIES_BURST = 5 };
 
 struct health {
 	unsigned magic;
@@ -23,6 +25,7 @@ struct health {
 	void *user;
 	struct url addr;
 	bool bound; /* the socket file is ours */
+	struct budget canaries;
 };
 
 static const char type_json[] = "application/json";
@@ -82,17 +85,44 @@ static void answer_metrics(struct health *h, struct evhttp_request *req)
 	buf_done(&body);
 }
 
-static void on_request(struct evhttp_request *req, void *user)
+static bool nonce_valid(struct span s)
 {
-	const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(req);
-	struct span path = span_of(uri ? evhttp_uri_get_path(uri) : "");
-	enum evhttp_cmd_type method = evhttp_request_get_command(req);
-	struct health *h = user;
+	if (s.len < HEALTH_NONCE_MIN || s.len > HEALTH_NONCE_MAX)
+		return false;
+	for (size_t i = 0; i < s.len; i++)
+		if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
+			return false;
+	return true;
+}
 
-	CHECK_OBJ(h, HEALTH_MAGIC);
-	if (!span_is(path, "/healthz") && !span_is(path, "/readyz") && !span_is(path, "/metrics")) {
-		send_error(req, 404, "not found: /healthz, /readyz and /metrics are here");
-	} else if (method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
+static void answer_canary(struct health *h, struct evhttp_request *req)
+{
+	struct evkeyvalq *in = evhttp_request_get_input_headers(req);
+	struct span nonce = span_of(evhttp_find_header(in, HEALTH_NONCE_HEADER));
+	char body[HEALTH_NONCE_MAX + 32];
+
+	if (evhttp_request_get_command(req) != EVHTTP_REQ_POST) {
+		evhttp_add_header(evhttp_request_get_output_headers(req), "Allow", "POST");
+		send_error(req, 405, "method not allowed");
+	} else if (evhttp_find_header(in, "Origin")) {
+		send_error(req, 403, "not for web pages");
+	} else if (!nonce_valid(nonce)) {
+		send_error(req, 400, HEALTH_NONCE_HEADER " must have 16 to 64 digits 0-9 a-f");
+	} else if (!budget_take(&h->canaries, clock_now_us() / 1000)) {
+		send_error(req, 429, "too many canaries");
+	} else if (h->ops->canary(h->user, nonce) != 0) {
+		send_error(req, 503, "the audit sink takes no records");
+	} else {
+		snprintf(body, sizeof(body), "{\"nonce\":\"%.*s\"}\n", SPAN_FMT(nonce));
+		send_body(req, 200, "OK", type_json, span_of(body));
+	}
+}
+
+static void answer_get(struct health *h, struct evhttp_request *req, struct span path)
+{
+	enum evhttp_cmd_type method = evhttp_request_get_command(req);
+
+	if (method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
 		evhttp_add_header(evhttp_request_get_output_headers(req), "Allow", "GET, HEAD");
 		send_error(req, 405, "method not allowed");
 	} else if (span_is(path, "/healthz")) {
@@ -102,6 +132,21 @@ static void on_request(struct evhttp_request *req, void *user)
 	} else {
 		answer_metrics(h, req);
 	}
+}
+
+static void on_request(struct evhttp_request *req, void *user)
+{
+	const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(req);
+	struct span path = span_of(uri ? evhttp_uri_get_path(uri) : "");
+	struct health *h = user;
+
+	CHECK_OBJ(h, HEALTH_MAGIC);
+	if (span_is(path, "/healthz") || span_is(path, "/readyz") || span_is(path, "/metrics"))
+		answer_get(h, req, path);
+	else if (h->ops->canary && span_is(path, HEALTH_CANARY_PATH))
+		answer_canary(h, req);
+	else
+		send_error(req, 404, "not found: /healthz, /readyz and /metrics are here");
 }
 
 /* A socket file that refuses connections was left behind by a process that is gone. */
@@ -179,6 +224,7 @@ static struct health *health_new(struct event_base *base, const struct url *addr
 	if (!h)
 		return NULL;
 	*h = (struct health){ .magic = HEALTH_MAGIC, .ops = ops, .user = user, .addr = *addr };
+	budget_init(&h->canaries, CANARIES_PER_S, CANARIES_BURST);
 	h->http = evhttp_new(base);
 	if (!h->http)
 		return health_stop(h);

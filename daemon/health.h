@@ -1,5 +1,8 @@
 /* Health and metrics over plain HTTP (evhttp), for probes and scrapers on the same machine: /healthz (the loop turns),
  * /readyz (a call would get through now), /metrics (OpenMetrics). GET and HEAD only; everything else is a JSON error.
+ *
+ * POST /audit/canary with the header Mcp-Tunnel-Nonce asks for an audit record with that nonce (`mcp-tunnel-audit
+ * canary`). Web pages are refused (Origin), and so is more than one a second.
  */
 #pragma once
 
@@ -16,7 +19,13 @@ struct health_ops {
 	bool (*ready)(void *user, struct buf *json_out);
 	/* Writes the metrics without the closing "# EOF", which is added. Anything but 0 becomes a 500. */
 	int (*metrics)(void *user, struct buf *out);
+	/* Writes the record; nonce: HEALTH_NONCE_MIN to _MAX digits 0-9 a-f. Anything but 0 becomes a 503. NULL: 404. */
+	int (*canary)(void *user, struct span nonce);
 };
+
+#define HEALTH_CANARY_PATH "/audit/canary"
+#define HEALTH_NONCE_HEADER "Mcp-Tunnel-Nonce"
+enum { HEALTH_NONCE_MIN = 16, HEALTH_NONCE_MAX = 64 };
 
 /* listen: ADDR:PORT (port 0 picks one) or unix:/PATH (a stale socket file is replaced; mode 0660). Logs the real
  * address. ops must outlive it. -EINVAL, -EADDRINUSE and others of bind(), -ENOMEM; err gets one line for people. */

@@ -108,9 +108,8 @@ static const char *check_line(const struct secret *s)
 	return NULL;
 }
 
-static int read_line(int fd, const char *what, const char *path, char *err, size_t err_size, struct secret *s)
+static int read_file(int fd, const char *what, const char *path, char *err, size_t err_size, struct secret *s)
 {
-	const char *why;
 	int r = read_all(fd, s->text, sizeof(s->text), &s->len);
 
 	if (r < 0) {
@@ -119,12 +118,6 @@ static int read_line(int fd, const char *what, const char *path, char *err, size
 	}
 	if (s->len && s->len <= SECRET_FILE_MAX && s->text[s->len - 1] == '\n')
 		s->len--;
-	why = check_line(s);
-	if (why) {
-		snprintf(err, err_size, "%s %s: %s", what, path, why);
-		return -EINVAL;
-	}
-	s->text[s->len] = '\0';
 	return 0;
 }
 
@@ -157,7 +150,8 @@ int secret_file_check(const char *what, const char *path, char *err, size_t err_
 	return 0;
 }
 
-int secret_load(const char *what, const char *path, char *err, size_t err_size, struct secret **ret)
+/* What is in the file, less one newline at its end; one byte more than SECRET_FILE_MAX when it is too large. */
+static int load(const char *what, const char *path, char *err, size_t err_size, struct secret **ret)
 {
 	_cleanup_(secret_freep) struct secret *s = NULL;
 	int fd = open_secret(what, path, SECRET_FILE_MAX, err, err_size), r;
@@ -169,12 +163,47 @@ int secret_load(const char *what, const char *path, char *err, size_t err_size, 
 		snprintf(err, err_size, "%s %s: out of memory", what, path);
 		r = -ENOMEM;
 	} else {
-		r = read_line(fd, what, path, err, err_size, s);
+		r = read_file(fd, what, path, err, err_size, s);
 	}
 	close(fd);
 	if (r == 0)
 		*ret = steal_ptr(&s);
 	return r;
+}
+
+int secret_load(const char *what, const char *path, char *err, size_t err_size, struct secret **ret)
+{
+	_cleanup_(secret_freep) struct secret *s = NULL;
+	int r = load(what, path, err, err_size, &s);
+	const char *why;
+
+	if (r < 0)
+		return r;
+	why = check_line(s);
+	if (why) {
+		snprintf(err, err_size, "%s %s: %s", what, path, why);
+		return -EINVAL;
+	}
+	s->text[s->len] = '\0';
+	*ret = steal_ptr(&s);
+	return 0;
+}
+
+int secret_load_key(const char *what, const char *path, size_t min_len, char *err, size_t err_size, struct secret **ret)
+{
+	_cleanup_(secret_freep) struct secret *s = NULL;
+	int r = load(what, path, err, err_size, &s);
+
+	if (r < 0)
+		return r;
+	if (s->len < min_len || s->len > SECRET_FILE_MAX) {
+		snprintf(err, err_size, "%s %s: the key must have %zu to %d bytes; make one with: openssl rand -hex 32",
+			 what, path, min_len, SECRET_FILE_MAX);
+		return -EINVAL;
+	}
+	s->text[s->len] = '\0';
+	*ret = steal_ptr(&s);
+	return 0;
 }
 
 bool tunnel_id_valid(struct span id)

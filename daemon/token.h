@@ -32,6 +32,8 @@ struct token {
  * err gets one line for people: which file, what is wrong, what to do; never the content.
  * -errno of opening or reading, -EACCES (permissions), -EINVAL (form), -ENOMEM. */
 int secret_load(const char *what, const char *path, char *err, size_t err_size, struct secret **ret);
+/* The same for a key: any bytes, at least min_len without one newline at the end. */
+int secret_load_key(const char *what, const char *path, size_t min_len, char *err, size_t err_size, struct secret **ret);
 struct secret *secret_free(struct secret *s);
 /* The same demands on a file that something else will read. */
 int secret_file_check(const char *what, const char *path, char *err, size_t err_size);

@@ -11,6 +11,7 @@
 #include "daemon/digest.h"
 #include "daemon/upgrade.h"
 #include "gateway/backoff.h"
+#include "gateway/session_file.h"
 
 #define SESSION_MAGIC 0x73657373
 
@@ -420,6 +421,16 @@ static void log_attached(const struct session *s, const struct tp_event *ev, uin
 		log_write(LOG_LEVEL_NOTICE, fields, 1, "connected to %s again after %.1f s: session new", peer, seconds);
 }
 
+/* Before the first call can come. */
+static void keep_id(const struct session *s, const uint8_t id[TP_SESSION_ID_BYTES])
+{
+	int r = session_file_write(s->cfg.state, id);
+
+	if (r < 0)
+		log_warning("cannot keep the session's id in %s: %s; should this process be killed, its open calls end late",
+			    state_dir_path(s->cfg.state), strerror(-r));
+}
+
 static void on_attached(struct session *s, const struct tp_event *ev)
 {
 	uint64_t now = loop_now_ms(s->loop);
@@ -430,6 +441,8 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 	s->status.attached_total++;
 	s->status.resumed_total += ev->resumed;
 	backoff_attached(&s->backoff, now);
+	if (!ev->resumed)
+		keep_id(s, ev->session);
 	log_attached(s, ev, now);
 	s->lost_ms = 0;
 	s->logged[0] = '\0';
@@ -487,6 +500,15 @@ static const struct transport_ops transport_callbacks = {
 
 /* ---- life ---- */
 
+/* A process that was killed left its session behind. */
+static void replace_predecessor(struct session *s)
+{
+	uint8_t id[TP_SESSION_ID_BYTES];
+
+	if (session_file_read(s->cfg.state, id))
+		tp_conn_replaces(transport_conn(s->transport), id);
+}
+
 int session_new(struct loop *l, const struct session_config *cfg, const struct session_ops *ops, void *user,
 		struct session **ret)
 {
@@ -514,6 +536,7 @@ int session_new(struct loop *l, const struct session_config *cfg, const struct s
 		session_free(s);
 		return -ENOMEM;
 	}
+	replace_predecessor(s);
 	*ret = s;
 	return 0;
 }
@@ -555,6 +578,9 @@ void session_stop(struct session *s, uint32_t reason, const char *detail)
 	close_attempt(s);
 	event_del(s->timer);
 	watch_token(s, false);
+	/* Else the relay is not told now, and waits for this session: the next process tells it. */
+	if (s->status.state == SESSION_ATTACHED)
+		session_file_remove(s->cfg.state);
 	set_state(s, SESSION_STOPPED);
 	transport_close(s->transport, reason, detail);
 }

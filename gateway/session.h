@@ -6,6 +6,7 @@
 #pragma once
 
 #include "daemon/egress.h"
+#include "daemon/state_dir.h"
 #include "daemon/tls.h"
 #include "daemon/token.h"
 #include "daemon/transport.h"
@@ -44,6 +45,7 @@ struct session_config {
 	struct tls_context *tls;  /* NULL when every relay is ws:// */
 	const struct egress_config *egress;
 	const char *token_file;
+	struct state_dir *state;  /* keeps the session's id for the process after a kill (gateway/session_file.h); NULL: nothing does */
 	struct tp_config tp;
 };
 

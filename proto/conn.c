@@ -39,7 +39,7 @@ int tp_conn_new(const struct tp_config *cfg, struct tp_conn **ret)
 	TAILQ_INIT(&c->ready);
 	TAILQ_INIT(&c->crediting);
 	TAILQ_INIT(&c->events);
-	replay_init(&c->replay);
+	replay_init(&c->replay, c->cfg.kept);
 	buf_init(&c->carrier.partial, TP_FRAME_HEADER + TP_PAYLOAD_CEILING);
 	buf_init(&c->carrier.urgent, URGENT_MAX);
 	buf_init(&c->carrier.note, TP_NOTE_MAX);
@@ -82,8 +82,7 @@ void conn_forget_session(struct tp_conn *c)
 	c->peer_window = 0;
 	c->peer_max_streams = 0;
 	c->grace_ms = c->cfg.grace_ms;
-	c->window_extra_left = c->cfg.window_extra_max;
-	c->rtt_us = 0;
+	c->windows = (struct window_session){ .extra_left = c->cfg.window_extra_max };
 	budget_init(&c->resets, RESET_RATE, c->cfg.max_streams + RESET_RATE);
 	budget_init(&c->empties, EMPTY_DATA_RATE, EMPTY_DATA_RATE);
 	budget_init(&c->notes, NOTE_RATE, 10 * NOTE_RATE);
@@ -192,6 +191,8 @@ void tp_conn_detach(struct tp_conn *c)
 	buf_clear(&k->note);
 	*k = (struct tp_carrier){ .partial = k->partial, .urgent = k->urgent, .note = k->note };
 	c->ping_open = false;
+	/* The next connection may take another path. */
+	c->windows.rtt_us = c->windows.per_trip = 0;
 	c->tell_failed = c->tell_closed = c->tell_attached = false;
 }
 
@@ -437,7 +438,7 @@ struct tp_stream *tp_conn_stream(const struct tp_conn *c, uint32_t id)
 
 uint64_t tp_conn_rtt_us(const struct tp_conn *c)
 {
-	return c->rtt_us;
+	return c->windows.rtt_us;
 }
 
 uint64_t tp_conn_grace_ms(const struct tp_conn *c)

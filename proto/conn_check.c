@@ -43,7 +43,7 @@ void tp_conn_check(const struct tp_conn *c)
 	}
 	assert(open == c->open_streams);
 	assert(mapped == c->streams.used);
-	assert(growth + c->window_extra_left <= c->cfg.window_extra_max);
+	assert(growth + c->windows.extra_left <= c->cfg.window_extra_max);
 	assert(c->replay.acked <= c->replay.sent && c->replay.sent <= c->replay.count);
 	assert(c->replay.unsent_bytes <= c->replay.bytes);
 	assert(c->rx_acked <= c->rx_count);

@@ -99,14 +99,14 @@ struct tp_conn {
 	uint32_t peer_max_streams;
 	uint64_t grace_ms;     /* of the relay */
 	uint64_t hello_received; /* relay: the count in the HELLO of a connection without a session yet */
-	uint64_t window_extra_left;
+	struct window_session windows;
 	struct replay replay;
 	uint64_t rx_count;       /* counted frames received in this session */
 	uint64_t rx_acked;       /* of which the peer has been told */
 	size_t rx_bytes_unacked;
 	uint64_t answer_count;   /* the number of the last HEAD or DATA */
 	bool goaway_sent, goaway_received;
-	uint64_t rtt_us, ping_sent_us;
+	uint64_t ping_sent_us;
 	uint8_t ping_token[8];
 	bool ping_open;
 	struct budget resets, empties, notes;
@@ -141,6 +141,8 @@ int conn_send_frame(struct tp_conn *c, uint8_t type, uint8_t flags, uint32_t id,
 int conn_send_fields(struct tp_conn *c, uint8_t type, uint8_t flags, uint32_t id, const struct tp_field *fields, size_t n);
 int conn_send_coded(struct tp_conn *c, uint8_t type, uint32_t id, const uint32_t *words, size_t n_words, const char *detail);
 int conn_send_ping(struct tp_conn *c, uint64_t now_us);
+/* Whether another frame may be kept: below so many times the bounds of the session and of all who share its room. */
+bool conn_may_keep(const struct tp_conn *c, size_t times);
 bool conn_may_send_data(const struct tp_conn *c);
 /* One DATA frame out of bytes at p. */
 int conn_send_data(struct tp_stream *s, const void *p, size_t len, bool end);

@@ -5,7 +5,7 @@
 #include "proto/conn_impl.h"
 #include "proto/fields.h"
 
-enum { RTT_SAMPLE_EVERY_US = 5 * 1000 * 1000 };
+enum { RTT_SAMPLE_EVERY_US = 1000 * 1000 };
 
 void tp_conn_feed(struct tp_conn *c, uint8_t *p, size_t len)
 {
@@ -164,6 +164,7 @@ static void on_ping(struct tp_conn *c, const struct tp_frame *f, uint64_t now_us
 
 static void on_pong(struct tp_conn *c, const struct tp_frame *f, uint64_t now_us)
 {
+	struct window_session *w = &c->windows;
 	uint64_t rtt;
 
 	if (!take_ack(c, f->payload + 8) || !c->ping_open || memcmp(f->payload, c->ping_token, 8) != 0)
@@ -171,7 +172,10 @@ static void on_pong(struct tp_conn *c, const struct tp_frame *f, uint64_t now_us
 	c->ping_open = false;
 	rtt = now_us > c->ping_sent_us ? now_us - c->ping_sent_us : 1;
 	/* Queues make samples longer, never shorter: follow down at once, up slowly. */
-	c->rtt_us = c->rtt_us == 0 || rtt < c->rtt_us ? rtt : c->rtt_us + (rtt - c->rtt_us) / 8;
+	if (w->rtt_us == 0 || rtt < w->rtt_us)
+		w->rtt_us = rtt;
+	else
+		w->rtt_us += (rtt - w->rtt_us) / 32;
 }
 
 static bool on_goaway(struct tp_conn *c, const struct tp_frame *f, struct tp_event *ev)
@@ -225,7 +229,7 @@ static const char *refusal(const struct tp_conn *c)
 		return "the gateway is going away";
 	if (c->open_streams >= c->cfg.max_streams)
 		return "too many open streams";
-	if (c->replay.bytes >= 2 * c->cfg.replay_max)
+	if (!conn_may_keep(c, 2))
 		return "too much is not acknowledged yet";
 	return NULL;
 }

@@ -123,9 +123,19 @@ int conn_send_ping(struct tp_conn *c, uint64_t now_us)
 	return conn_send_session_frame(c, TP_PING, payload, sizeof(payload));
 }
 
+bool conn_may_keep(const struct tp_conn *c, size_t times)
+{
+	const struct tp_config *cfg = &c->cfg;
+
+	if (c->replay.bytes >= times * cfg->replay_max)
+		return false;
+	/* What is below this the peer need not have acknowledged, so that nothing would say when to go on. */
+	return !cfg->kept || c->replay.bytes < ACK_AFTER_BYTES || *cfg->kept < times * cfg->kept_max;
+}
+
 bool conn_may_send_data(const struct tp_conn *c)
 {
-	return c->replay.bytes < c->cfg.replay_max;
+	return conn_may_keep(c, 1);
 }
 
 int conn_send_data(struct tp_stream *s, const void *p, size_t len, bool end)
@@ -147,7 +157,7 @@ static int schedule_credit(struct tp_conn *c)
 	uint8_t payload[4];
 	int r;
 
-	while ((s = TAILQ_FIRST(&c->crediting)) && c->replay.bytes < 2 * c->cfg.replay_max) {
+	while ((s = TAILQ_FIRST(&c->crediting)) && conn_may_keep(c, 2)) {
 		put_be32(payload, s->credit_owed);
 		r = conn_send_frame(c, TP_CREDIT, 0, s->id, payload, sizeof(payload));
 		if (r < 0)
@@ -212,7 +222,7 @@ bool tp_conn_wants_write(const struct tp_conn *c)
 	if (!k->ready || k->failed || k->closing)
 		return false;
 	return c->replay.sent < c->replay.count || ack_is_due(c) || buf_len(&k->note) ||
-	       (!TAILQ_EMPTY(&c->crediting) && c->replay.bytes < 2 * c->cfg.replay_max) ||
+	       (!TAILQ_EMPTY(&c->crediting) && conn_may_keep(c, 2)) ||
 	       (!TAILQ_EMPTY(&c->ready) && conn_may_send_data(c));
 }
 

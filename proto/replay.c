@@ -13,16 +13,31 @@ struct replay_chunk {
 
 enum { LENGTH = sizeof(uint32_t), CHUNK_BYTES = 4 * (16 * 1024 + 8 + LENGTH) + 1024 }; /* four full DATA frames */
 
-void replay_init(struct replay *r)
+void replay_init(struct replay *r, size_t *total)
 {
-	*r = (struct replay){ 0 };
+	*r = (struct replay){ .total = total };
 	TAILQ_INIT(&r->chunks);
+}
+
+static void keep(struct replay *r, size_t len)
+{
+	r->bytes += len;
+	if (r->total)
+		*r->total += len;
+}
+
+static void forget(struct replay *r, size_t len)
+{
+	r->bytes -= len;
+	if (r->total)
+		*r->total -= len;
 }
 
 void replay_done(struct replay *r)
 {
 	struct replay_chunk *c;
 
+	forget(r, r->bytes);
 	while ((c = TAILQ_FIRST(&r->chunks))) {
 		TAILQ_REMOVE(&r->chunks, c, link);
 		free(c);
@@ -34,7 +49,7 @@ void replay_done(struct replay *r)
 void replay_clear(struct replay *r)
 {
 	replay_done(r);
-	replay_init(r);
+	replay_init(r, r->total);
 }
 
 static uint32_t length_at(const struct replay_chunk *c, size_t at)
@@ -91,7 +106,7 @@ int replay_append(struct replay *r, size_t len, uint8_t **ret)
 	*ret = c->data + c->end + LENGTH;
 	c->end += LENGTH + len;
 	r->count++;
-	r->bytes += len;
+	keep(r, len);
 	r->unsent_bytes += len;
 	return 0;
 }
@@ -126,7 +141,7 @@ bool replay_ack(struct replay *r, uint64_t count)
 		uint32_t len = length_at(c, c->start);
 
 		c->start += LENGTH + len;
-		r->bytes -= len;
+		forget(r, len);
 		r->acked++;
 		if (c->start == c->end)
 			chunk_drop(r, c);

@@ -15,13 +15,15 @@ struct replay {
 	uint64_t sent;  /* frames handed to the current connection */
 	uint64_t count; /* frames ever appended */
 	size_t bytes;   /* kept */
+	size_t *total;  /* the same of all who share it; NULL: nobody does */
 	size_t unsent_bytes;
 	struct replay_chunk *cursor_chunk; /* where frame number `sent` lies */
 	size_t cursor_at;
 	struct replay_chunk *spare;
 };
 
-void replay_init(struct replay *r);
+/* total may be NULL. */
+void replay_init(struct replay *r, size_t *total);
 void replay_done(struct replay *r);
 
 /* Room for a frame of len bytes at the end; it is appended. -ENOMEM. */

@@ -51,7 +51,7 @@ void stream_free(struct tp_stream *s)
 	/* A stream of an abandoned session took its growth from that one. */
 	if (s->in_map) {
 		idmap_take(&c->streams, s->id);
-		c->window_extra_left += window_extra(&s->window);
+		c->windows.extra_left += window_extra(&s->window);
 	}
 	if (!s->closed)
 		c->open_streams--;
@@ -125,7 +125,7 @@ int tp_stream_open(struct tp_conn *c, const struct tp_field *fields, size_t n, b
 	if (c->goaway_received || c->goaway_sent || c->last_id == TP_STREAM_ID_MAX)
 		return TP_OPEN_GOING_AWAY;
 	/* DATA alone keeps as much as replay_max: a new call has room of its own above it. */
-	if (c->open_streams >= MIN(c->cfg.max_streams, c->peer_max_streams) || c->replay.bytes >= 2 * c->cfg.replay_max)
+	if (c->open_streams >= MIN(c->cfg.max_streams, c->peer_max_streams) || !conn_may_keep(c, 2))
 		return TP_OPEN_BUSY;
 	r = stream_new(c, c->last_id + 1, &s);
 	if (r < 0)
@@ -209,7 +209,7 @@ void tp_stream_consumed(struct tp_stream *s, size_t len, uint64_t now_us)
 	CHECK_OBJ(s, TP_STREAM_MAGIC);
 	if (s->closed)
 		return;
-	s->credit_owed += window_consume(&s->window, len, now_us, c->rtt_us, &c->window_extra_left);
+	s->credit_owed += window_consume(&s->window, len, now_us, &c->windows);
 	if (!s->credit_owed || s->in_credit || s->end_received)
 		return;
 	s->in_credit = true;

@@ -48,6 +48,8 @@ struct tp_config {
 	uint32_t window_max;       /* to which it may grow */
 	uint64_t window_extra_max; /* all growth of a session together */
 	size_t replay_max;         /* bytes of frames kept for resumption before DATA waits; at least 64 KiB */
+	size_t *kept;              /* those of several sessions together, which are counted here; NULL: of this one alone */
+	size_t kept_max;           /* for all of them; a session may always keep 64 KiB, so that none stands still for the others */
 	int (*random)(void *dst, size_t len); /* entropy for masks and pings; 0 or -errno */
 	const char *version;       /* software name and version, sent for the log of the other end; may be NULL */
 	const char *region;        /* gateway: sent for the log of the relay; may be NULL */

@@ -18,34 +18,44 @@ bool window_receive(struct window *w, size_t len)
 	return true;
 }
 
-static void end_round(struct window *w, uint64_t took_us, uint64_t rtt_us)
+static void end_round(struct window *w, uint64_t took_us, struct window_session *session)
 {
-	uint64_t passed = (w->consumed - w->round_consumed) * rtt_us / took_us;
+	uint64_t passed = (w->consumed - w->round_consumed) * session->rtt_us / took_us;
 
 	if (passed <= w->initial / 4)
 		w->start_consumed = w->consumed;
 	else if (passed < w->per_trip + w->per_trip / 4)
 		w->found = true;
 	w->per_trip = MAX(passed, w->per_trip - w->per_trip / 32);
+	if (w->found)
+		session->per_trip = MAX(w->per_trip, session->per_trip - session->per_trip / 128);
 }
 
-static void measure(struct window *w, uint64_t now_us, uint64_t rtt_us)
+static uint64_t wanted(const struct window *w, const struct window_session *session)
 {
-	uint64_t took_us = now_us - w->round_us, target;
+	uint64_t start = w->initial + (w->consumed - w->start_consumed) * 3 / 8;
 
-	if (!w->round_us || took_us > PAUSE_TRIPS * rtt_us) {
+	if (w->found)
+		return w->per_trip * 6 / 5 + SLACK_BYTES;
+	return session->per_trip ? MIN(start, session->per_trip * 6 / 5 + SLACK_BYTES) : start;
+}
+
+static void measure(struct window *w, uint64_t now_us, struct window_session *session)
+{
+	uint64_t took_us = now_us - w->round_us;
+
+	if (!w->round_us || took_us > PAUSE_TRIPS * session->rtt_us) {
 		w->per_trip = 0;
 		w->found = false;
 		w->start_consumed = w->consumed;
-	} else if (took_us >= rtt_us) {
-		end_round(w, took_us, rtt_us);
+	} else if (took_us >= session->rtt_us) {
+		end_round(w, took_us, session);
 	}
-	if (!w->round_us || took_us >= rtt_us) {
+	if (!w->round_us || took_us >= session->rtt_us) {
 		w->round_us = now_us;
 		w->round_consumed = w->consumed;
 	}
-	target = w->found ? w->per_trip * 6 / 5 + SLACK_BYTES : w->initial + (w->consumed - w->start_consumed) / 2;
-	w->target = (uint32_t)MIN(MAX(target, w->initial), w->max);
+	w->target = (uint32_t)MIN(MAX(wanted(w, session), w->initial), w->max);
 }
 
 static void resize(struct window *w, uint64_t outstanding, uint64_t *extra_left)
@@ -58,17 +68,17 @@ static void resize(struct window *w, uint64_t outstanding, uint64_t *extra_left)
 	w->size = (uint32_t)size;
 }
 
-uint32_t window_consume(struct window *w, size_t len, uint64_t now_us, uint64_t rtt_us, uint64_t *extra_left)
+uint32_t window_consume(struct window *w, size_t len, uint64_t now_us, struct window_session *session)
 {
 	uint64_t outstanding, grant;
 
 	w->consumed += len;
 	assert(w->consumed <= w->received);
 	outstanding = w->granted - w->consumed;
-	if (rtt_us)
-		measure(w, now_us, rtt_us);
+	if (session->rtt_us)
+		measure(w, now_us, session);
 	if (w->size != w->target)
-		resize(w, outstanding, extra_left);
+		resize(w, outstanding, &session->extra_left);
 	if (outstanding > w->size - w->size / 8)
 		return 0;
 	grant = w->size - outstanding;

@@ -2,7 +2,7 @@
  * given on consumption, in steps of an eighth of a window: in large ones, a sender that has used its credit up would wait with
  * much of the window idle.
  *
- * A window follows what its stream passes in a round trip. At the start it grows by half of that each time, hard on the heels of
+ * A window follows what its stream passes in a round trip. At the start it grows by three eighths of that each time, hard on the heels of
  * TCP's slow start; once no more passes than before, it is a little larger than the most of the last few round trips. What is beyond that
  * could only wait in queues on the path, before everybody else's bytes, or be lost there. After a pause it starts anew. */
 #pragma once
@@ -27,9 +27,15 @@ void window_init(struct window *w, uint32_t initial, uint32_t max);
 /* False when the peer overran its credit. */
 bool window_receive(struct window *w, size_t len);
 
-/* How much credit to give now (0: none yet). *extra_left is what the session still allows windows to grow; growth is taken
- * from it. */
-uint32_t window_consume(struct window *w, size_t len, uint64_t now_us, uint64_t rtt_us, uint64_t *extra_left);
+/* What the windows of a session share. */
+struct window_session {
+	uint64_t rtt_us;     /* 0: not measured yet; nothing grows */
+	uint64_t extra_left; /* what the session still allows windows to grow; growth is taken from it, and given back */
+	uint64_t per_trip;   /* the most that a window has passed in a round trip: no other needs more at its start; 0: unknown */
+};
+
+/* How much credit to give now (0: none yet). */
+uint32_t window_consume(struct window *w, size_t len, uint64_t now_us, struct window_session *session);
 
 /* What the growth of this window has taken from the session. */
 uint32_t window_extra(const struct window *w);

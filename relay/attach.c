@@ -10,6 +10,8 @@
 #include "daemon/token.h"
 #include "relay/call.h"
 
+enum { KEPT_BYTES_MAX = 256 * 1024 * 1024 };
+
 #define ATTACHED_MAGIC 0x61747461
 
 struct attached {
@@ -256,6 +258,8 @@ static int attached_new(struct relay *r, const char *tunnel_id, struct attached 
 	tp.keepalive_ms = r->cfg->keepalive_ms;
 	tp.grace_ms = r->cfg->resume_grace_ms;
 	tp.max_streams = r->cfg->max_streams;
+	tp.kept = &r->kept_bytes;
+	tp.kept_max = KEPT_BYTES_MAX;
 	tp.version = "mcp-tunnel-relay/" MCP_TUNNEL_VERSION;
 	a->magic = ATTACHED_MAGIC;
 	a->relay = r;

@@ -219,11 +219,12 @@ static const struct call_handler call_callbacks = {
 	.on_failed = on_call_failed,
 };
 
-static void refuse_not_attached(struct front *f)
+/* No call was made of it, so the id of its message has still to be found. */
+static void refuse_uncalled(struct front *f, uint32_t reason, const char *detail)
 {
 	if (mcp_scan_new(&f->scan) < 0)
 		f->scan = NULL;
-	refuse_reason(f, TP_REASON_NOT_ATTACHED, NULL);
+	refuse_reason(f, reason, detail);
 }
 
 static void start_call(struct front *f, const struct request *q, const char *agent)
@@ -244,7 +245,7 @@ static void start_call(struct front *f, const struct request *q, const char *age
 			set_state(f, FRONT_HELD);
 			set_paused(f, true);
 		} else {
-			refuse_not_attached(f);
+			refuse_uncalled(f, TP_REASON_NOT_ATTACHED, NULL);
 		}
 		return;
 	}
@@ -356,7 +357,7 @@ static void serve_head(struct front *f)
 		return;
 	}
 	if (r->stopping)
-		refuse_reason(f, TP_REASON_REFUSED, "the relay stops");
+		refuse_uncalled(f, TP_REASON_REFUSED, "the relay stops");
 	else
 		start_call(f, &q, agent);
 }
@@ -529,9 +530,9 @@ static void on_hold_expired(void *user)
 	CHECK_OBJ(f, FRONT_MAGIC);
 	set_state(f, FRONT_HEAD);
 	if (f->relay->stopping)
-		refuse_reason(f, TP_REASON_REFUSED, "the relay stops");
+		refuse_uncalled(f, TP_REASON_REFUSED, "the relay stops");
 	else
-		refuse_not_attached(f);
+		refuse_uncalled(f, TP_REASON_NOT_ATTACHED, NULL);
 	after_hold(f);
 }
 

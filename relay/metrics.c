@@ -22,6 +22,7 @@ int metrics_write(const struct relay *r, struct buf *out)
 		{ OPENMETRICS_GAUGE, "calls_held", "Calls that wait for a gateway.", (double)hold_counters(r->hold)->waiting },
 		{ OPENMETRICS_COUNTER, "calls_held_ever", "Times a call waited for a gateway.", .count = hold_counters(r->hold)->held },
 		{ OPENMETRICS_COUNTER, "calls_held_expired", "Calls that waited in vain.", .count = hold_counters(r->hold)->expired },
+		{ OPENMETRICS_GAUGE, "kept_bytes", "Bytes of frames queued and kept for resumption, of all sessions.", (double)r->kept_bytes },
 		{ OPENMETRICS_COUNTER, "connections", "Connections accepted on public listeners.", .count = c->agent_connections },
 		{ OPENMETRICS_COUNTER, "requests", "HTTP requests read.", .count = c->requests },
 		{ OPENMETRICS_COUNTER, "calls_started", "Calls opened to gateways.", .count = c->calls_started },

@@ -35,6 +35,7 @@ struct relay {
 	TAILQ_HEAD(front_list, front) fronts;          /* connections of agents, and gateways before their upgrade */
 	TAILQ_HEAD(attached_list, attached) attached;  /* sessions, newest first */
 	size_t calls_open;
+	size_t kept_bytes; /* frames of all sessions, for resumption */
 	bool stopping;
 	struct relay_counters counters;
 };

@@ -46,7 +46,7 @@ def wrk(way, connections, seconds):
         raise RuntimeError(f"wrk said: {done.stdout} {done.stderr}")
     calls, micros, p50, p99, failed = map(int, found.groups())
     way.between_runs()
-    return {"calls_s": calls / (micros / 1e6), "p50_us": p50, "p99_us": p99, "failed": failed,
+    return {"calls": calls, "calls_s": calls / (micros / 1e6), "p50_us": p50, "p99_us": p99, "failed": failed,
             "cpu_us": spent * 1e6 / calls if calls and way.pids() else None}
 
 

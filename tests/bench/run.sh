@@ -4,10 +4,10 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
-build=$top/build-release
+build=
 only=direct,ssh,tunnel,audited
 rest=
-path=no
+what=all
 
 usage() {
 	cat <<'EOF'
@@ -26,6 +26,8 @@ usage: sh tests/bench/run.sh [--quick] [--only direct,ssh,tunnel,audited] [--bui
   --path         only the tunnel, over 100 Mbit and 80 ms (network namespaces: needs root and iproute2)
   --queue        of the link, before it drops (default 600k)
   --congestion   TCP congestion control of both ends, instead of the kernel's default
+       sh tests/bench/run.sh --cost [--quick] [--seconds N] [--build-dir DIR]
+  --cost         what resumption costs, in instructions per call (needs valgrind; default build build-cost, with debug symbols)
 EOF
 }
 
@@ -39,7 +41,8 @@ while [ $# -gt 0 ]; do
 	--only) only=$2; shift 2 ;;
 	--build-dir) build=$2; shift 2 ;;
 	--rounds | --seconds | --ssh-cipher | --audit | --json | --queue | --congestion) rest="$rest $1 $2"; shift 2 ;;
-	--path) path=yes only=tunnel; shift ;;
+	--path) what=path only=tunnel; shift ;;
+	--cost) what=cost only=tunnel; shift ;;
 	--help) usage; exit 0 ;;
 	*) usage >&2; exit 2 ;;
 	esac
@@ -47,12 +50,11 @@ done
 
 missing=
 need python3 python3
-if [ $path = yes ]; then
-	need ip iproute2
-else
-	need wrk wrk
-	need curl curl
-fi
+case $what in
+path) need ip iproute2 ;;
+cost) need wrk wrk; need callgrind_control valgrind ;;
+all) need wrk wrk; need curl curl ;;
+esac
 need meson meson
 need ninja ninja-build
 need cc gcc
@@ -71,13 +73,19 @@ targets=contrib/quickstart/sample-mcp-server
 case $only in
 *tunnel*) targets="$targets gateway/mcp-tunnel-gateway relay/mcp-tunnel-relay" ;;
 esac
+debug=false
+[ $what != cost ] || debug=true
+if [ -z "$build" ]; then
+	build=$top/build-release
+	[ $what != cost ] || build=$top/build-cost
+fi
 if [ ! -f "$build/build.ninja" ]; then
-	meson setup "$build" "$top" --buildtype=release -Db_lto=true -Dtests=false >&2
+	meson setup "$build" "$top" --buildtype=release -Ddebug=$debug -Db_lto=true -Dtests=false >&2
 fi
 # shellcheck disable=SC2086
 ninja -C "$build" $targets >&2
 
-if [ $path = yes ]; then
+if [ $what = path ]; then
 	mkdir -p "$build/tests"
 	cc -std=gnu11 -D_GNU_SOURCE -O2 -I"$top" -o "$build/tests/netem" "$top/tests/lib/netem.c" "$top/base/span.c" "$top/base/units.c"
 	# shellcheck disable=SC2086
@@ -86,5 +94,9 @@ fi
 
 # Loopback is reached without a proxy, whatever the environment says.
 export NO_PROXY=localhost,127.0.0.1 no_proxy=localhost,127.0.0.1
+if [ $what = cost ]; then
+	# shellcheck disable=SC2086
+	exec python3 -B "$here/cost.py" --build-dir "$build" $rest
+fi
 # shellcheck disable=SC2086
 exec python3 "$here/bench.py" --build-dir "$build" --only "$only" $rest

@@ -305,3 +305,25 @@ async def relay_is_stopped_under_load(lab):
         assert rush.answered <= executed and not rush.never & executed, (rush.seen, rush.never & executed)
         assert re.search(r"stopping", old.text())
     lab.verify(32)
+
+
+@scenario(TOGETHER, relay=(*QUICK, "--hold", "60s"), gateway=QUICK)
+async def relay_is_stopped_while_calls_wait(lab):
+    """They are told that nothing was executed, and so is one whose head comes only now."""
+    await cut_off(lab)
+    agents = [await lab.agent("json", size=100).__aenter__() for _ in range(4)]
+    await until_held(lab, 4)
+    agents.append(lab.agent("json", size=100))
+    rest = await agents[-1].send(pause_after=20)
+    mark = lab.relay.process.mark()
+    old = lab.relay.process
+    old.send_signal(signal.SIGTERM)
+    await lab.aside(old.wait_line, "stopping", 5, mark)
+    await rest()
+    for agent in agents:
+        ended = await asyncio.wait_for(outcome(agent), 5 * SCALE)
+        assert refused(ended, 503, "refused-not-executed", "no"), ended
+        assert agent.answer["id"] == agent.key
+        agent.close()
+    assert await lab.aside(old.wait, 20) == 0, old.tail()
+    assert not lab.server.executions

@@ -62,6 +62,7 @@ async def at_rest(lab):
     while await open_calls():
         assert time.monotonic() < deadline, f"calls are still open\n{lab.tails()}"
         await asyncio.sleep(0.05)
+    assert (await lab.metrics())["mcp_tunnel_relay_kept_bytes"] < 128 << 10
     return {name: private_dirty_kb(process.pid) for name, process in processes(lab).items()}
 
 

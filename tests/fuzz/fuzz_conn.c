@@ -172,7 +172,7 @@ static size_t greeting(const struct fuzz *f, bool resumed, uint64_t received, ui
 		{ SPAN(":max-payload"), SPAN("2048") },
 		{ SPAN(":window"), SPAN("4096") },
 		{ welcome ? SPAN(":resumed") : SPAN(":max-streams"), welcome ? (resumed ? SPAN("1") : SPAN("0")) : SPAN("8") },
-		{ welcome ? SPAN(":grace-ms") : SPAN(":replaces"), welcome ? SPAN("1") : span_of(hex) },
+		{ welcome ? SPAN(":grace-ms") : SPAN(":replaces"), SPAN("1") },
 	};
 	uint8_t msg[1024];
 	size_t size;
@@ -180,6 +180,8 @@ static size_t greeting(const struct fuzz *f, bool resumed, uint64_t received, ui
 	hex_encode(f->session, sizeof(f->session), hex);
 	if (welcome || resumed)
 		fields[1].value = span_of(hex);
+	if (!welcome)
+		fields[6].value = span_of(hex);
 	size = fields_size(fields, ARRAY_LEN(fields));
 	frame_put_header(msg, welcome ? TP_WELCOME : TP_HELLO, 0, 0);
 	fields_encode(msg + TP_FRAME_HEADER, fields, ARRAY_LEN(fields));

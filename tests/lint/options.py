@@ -2,7 +2,7 @@
 """The options of both programs are told alike everywhere: config.def, --help, the manual page, the sample file.
 
 options.py ROOT GATEWAY RELAY            checks; each option once in each place, generated text as the programs print it
-options.py --renew ROOT GATEWAY RELAY    writes the generated text
+options.py --renew ROOT GATEWAY RELAY    writes the generated text, that of generated.py too
 """
 
 import os
@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import common
+import generated
 
 PROGRAMS = ["gateway", "relay"]
 END = '.\\" Generated: end\n'
@@ -162,5 +163,6 @@ if __name__ == "__main__":
     arguments = sys.argv[2:] if wants_renewal else sys.argv[1:]
     executables = dict(zip(PROGRAMS, arguments[1:]))
     if wants_renewal:
-        sys.exit(renew(arguments[0]))
+        renew(arguments[0])
+        sys.exit(generated.renew(arguments[0]))
     sys.exit(common.main(check, GOOD, BAD))

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from lib import shell
+from lib import scene, shell
 from lib.network import Network
 from lib.system import System
 
@@ -76,7 +76,10 @@ def build_packages(root, directory, **environment):
 
 @pytest.fixture(scope="session")
 def dist():
-    """A directory with the packages of this tree and their SBOMs."""
+    """A directory with the packages of this tree and their SBOMs; those in SYSTEM_DIST where that is set."""
+    if os.environ.get("SYSTEM_DIST"):
+        yield os.environ["SYSTEM_DIST"]
+        return
     for program, package in (("dpkg-buildpackage", "dpkg-dev"), ("dh", "debhelper"), ("rpmbuild", "rpm")):
         if not shutil.which(program):
             pytest.skip("%s is missing: install %s" % (program, package))
@@ -95,3 +98,13 @@ def debs(dist):
 def rpms(dist):
     return {name: glob.glob(os.path.join(dist, name + "-[0-9]*.rpm"))[0]
             for name in ("mcp-tunnel-gateway", "mcp-tunnel-relay")}
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    return scene.make_certificate(str(tmp_path_factory.mktemp("certificate")))
+
+
+@pytest.fixture(scope="module")
+def relay(make_system, debs, certificate):
+    return scene.Relay(make_system("relay"), debs["mcp-tunnel-relay"], certificate)

@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 dir=$1
 suite=bookworm
 packages=systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps
-packages=$packages,libevent-2.1-7,libssl3,libinih1
+packages=$packages,curl,libevent-2.1-7,libssl3,libinih1
 cache=$root/.cache/system
 tar=$cache/$(echo "$suite $packages 2" | sha256sum | cut -c1-16).tar
 

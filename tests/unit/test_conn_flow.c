@@ -334,6 +334,40 @@ START_TEST(small_replay_room_bounds_and_does_not_lock)
 }
 END_TEST
 
+/* Two sessions share the room for kept frames; each moves on with what it always has, and nothing is dropped. */
+START_TEST(sessions_share_their_room)
+{
+	enum { STREAMS = 20, EACH = 60 * 1000, SHARED = 256 * 1024 };
+	static struct pair both[2];
+	size_t kept = 0;
+
+	for (int k = 0; k < 2; k++) {
+		pair_init(&both[k]);
+		both[k].cfg[PAIR_RELAY].kept = &kept;
+		both[k].cfg[PAIR_RELAY].kept_max = SHARED;
+		pair_up(&both[k]);
+		for (int i = 0; i < STREAMS; i++)
+			pair_send(pair_open(&both[k], false), PAIR_RELAY, EACH, true);
+		while (pair_move(&both[k], PAIR_RELAY, SIZE_MAX)) /* nothing comes back */
+			;
+		ck_assert_uint_ge(kept, SHARED + (size_t)k * ACK_AFTER_BYTES);
+		ck_assert_uint_le(kept, SHARED + (size_t)k * ACK_AFTER_BYTES + 3 * TP_PAYLOAD_DEFAULT);
+		pair_cut(&both[k]);
+	}
+	ck_assert_uint_eq(kept, both[0].end[PAIR_RELAY].conn->replay.bytes + both[1].end[PAIR_RELAY].conn->replay.bytes);
+	/* The first session stays away: the second one does not wait for it. */
+	for (int k = 1; k >= 0; k--) {
+		pair_up(&both[k]);
+		for (uint32_t id = 1; id <= STREAMS; id++)
+			assert_got(pair_peer(&both[k], PAIR_GATEWAY, id), PAIR_RELAY, EACH);
+	}
+	ck_assert_uint_lt(kept, 2 * ACK_AFTER_BYTES);
+	for (int k = 0; k < 2; k++)
+		pair_done(&both[k]);
+	ck_assert_uint_eq(kept, 0);
+}
+END_TEST
+
 START_TEST(a_full_replay_makes_open_busy)
 {
 	struct pair_stream *r;
@@ -382,7 +416,7 @@ START_TEST(windows_grow_within_the_session)
 	pair_release(r);
 	pair_run(&p);
 	pair_release(gateway_end(r));
-	ck_assert_uint_eq(p.end[PAIR_GATEWAY].conn->window_extra_left, 1024 * 1024);
+	ck_assert_uint_eq(p.end[PAIR_GATEWAY].conn->windows.extra_left, 1024 * 1024);
 	pair_done(&p);
 }
 END_TEST
@@ -392,5 +426,5 @@ UNIT_MAIN("conn_flow",
 	  ADD(writable_is_told_once_there_is_room) ADD(the_queue_of_a_stream_is_bounded)
 	  ADD(a_small_answer_overtakes_a_large_one) ADD(large_answers_take_turns)
 	  ADD(payloads_keep_the_agreed_limit) ADD(acknowledgement_cadence)
-	  ADD(small_replay_room_bounds_and_does_not_lock) ADD(a_full_replay_makes_open_busy)
+	  ADD(small_replay_room_bounds_and_does_not_lock) ADD(sessions_share_their_room) ADD(a_full_replay_makes_open_busy)
 	  ADD(windows_grow_within_the_session))

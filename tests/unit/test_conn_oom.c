@@ -1,6 +1,7 @@
-/* Every allocation fails once: nothing crashes, nothing leaks, and either both ends got everything or somebody was told. The
- * linker puts __wrap_malloc() and __wrap_calloc() in the place of malloc() and calloc().
+/* Every allocation of every scenario of two ends fails once: nothing crashes, nothing leaks, and either all is as without the
+ * failure, or somebody was told, with a reason. The linker puts __wrap_malloc() and so on in the place of malloc() and so on.
  */
+#include "proto/reasons.h"
 #include "proto/tunnel.h"
 #include "tests/lib/pair.h"
 #include "tests/lib/unit.h"
@@ -10,11 +11,16 @@
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+void __real_free(void *p);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void __wrap_free(void *p);
 
 static bool armed; /* only inside of the code under test */
 static unsigned long countdown, failures;
+static long in_use; /* allocations, as long as no ck_assert() makes its own */
 
 static bool fails(void)
 {
@@ -26,12 +32,30 @@ static bool fails(void)
 
 void *__wrap_malloc(size_t size)
 {
-	return fails() ? NULL : __real_malloc(size);
+	void *p = fails() ? NULL : __real_malloc(size);
+
+	in_use += p != NULL;
+	return p;
 }
 
 void *__wrap_calloc(size_t n, size_t size)
 {
-	return fails() ? NULL : __real_calloc(n, size);
+	void *p = fails() ? NULL : __real_calloc(n, size);
+
+	in_use += p != NULL;
+	return p;
+}
+
+void *__wrap_realloc(void *p, size_t size)
+{
+	in_use += p == NULL;
+	return __real_realloc(p, size);
+}
+
+void __wrap_free(void *p)
+{
+	in_use -= p != NULL;
+	__real_free(p);
 }
 
 #define UNDER_TEST(call)                                                                                               \
@@ -42,168 +66,554 @@ void *__wrap_calloc(size_t n, size_t size)
 		result_;                                                                                               \
 	})
 
-enum { ANSWER = 150 * 1000 };
+#define UNDER_TEST_VOID(call)                                                                                          \
+	do {                                                                                                           \
+		armed = true;                                                                                          \
+		(call);                                                                                                \
+		armed = false;                                                                                         \
+	} while (0)
 
-static struct tp_conn *gateway, *relay, *fresh;
-static struct tp_stream *at_relay, *at_gateway;
-static size_t got;
-static bool got_end, told; /* of a failure, by a result or an event */
-static uint8_t wire[65536], zeros[ANSWER];
+/* ---- two ends ---- */
 
-static void on_event(struct tp_event *ev)
+enum { STREAMS = 12, ANSWER = 150 * 1000, WIRE = 5000, KEEPALIVE_MS = 20 * 1000 };
+
+/* What one end has seen of a stream. */
+struct view {
+	struct tp_stream *s; /* NULL: none yet, or released */
+	size_t got;
+	bool opened, head, end, reset;
+	uint32_t reason;
+};
+
+static struct tp_config cfg[2];
+static struct tp_conn *session[2], *fresh; /* fresh: the relay's end of a connection whose HELLO has not come */
+static struct view views[2][STREAMS];
+static size_t opened, base; /* streams in all, and in earlier sessions */
+static size_t notes;
+static uint64_t now_us;
+static bool up, forget, greedy, told; /* forget: the relay knows no session; greedy: DATA is not consumed; told: of a failure */
+static bool nameless;                 /* a connection failed without a reason */
+static uint32_t expected;             /* the reason of a FAILED that belongs to the scenario */
+
+static void check(int result)
 {
-	static const uint8_t id[TP_SESSION_ID_BYTES] = { 1 };
-	const struct tp_field head[] = { { SPAN(":status"), SPAN("200") } };
+	told |= result < 0;
+}
 
-	switch (ev->type) {
-	case TP_EV_HELLO:
-		if (relay != fresh)
-			told |= UNDER_TEST(tp_conn_resume(relay, fresh, 1)) != 0;
-		else
-			told |= UNDER_TEST(tp_conn_welcome(relay, id, 1)) != 0;
-		break;
-	case TP_EV_OPEN:
-		at_gateway = ev->stream;
-		told |= UNDER_TEST(tp_stream_head(at_gateway, head, 1, false)) != 0;
-		told = told || UNDER_TEST(tp_stream_send(at_gateway, zeros, ANSWER, true)) != 0;
-		break;
-	case TP_EV_DATA:
-		if (ev->stream == at_relay) {
-			got += ev->len;
-			got_end = ev->end;
+static struct tp_conn *on_wire(enum pair_side side)
+{
+	return side == PAIR_RELAY && fresh ? fresh : session[side];
+}
+
+static void detach(enum pair_side side)
+{
+	struct tp_conn *c = on_wire(side);
+
+	if (c)
+		tp_conn_detach(c);
+}
+
+static void cut(void)
+{
+	detach(PAIR_GATEWAY);
+	detach(PAIR_RELAY);
+	fresh = tp_conn_free(fresh);
+	up = false;
+}
+
+/* The relay need not have noticed that the old connection is gone. */
+static void reconnect(void)
+{
+	if (told)
+		return;
+	fresh = tp_conn_free(fresh);
+	check(UNDER_TEST(tp_conn_new(&cfg[PAIR_RELAY], &fresh)));
+	if (!told)
+		check(UNDER_TEST(tp_conn_attach(fresh, now_us / 1000)));
+	if (!told && !session[PAIR_GATEWAY])
+		check(UNDER_TEST(tp_conn_new(&cfg[PAIR_GATEWAY], &session[PAIR_GATEWAY])));
+	if (!told)
+		check(UNDER_TEST(tp_conn_attach(session[PAIR_GATEWAY], now_us / 1000)));
+	up = !told;
+}
+
+static void forget_session(void)
+{
+	struct view *v;
+
+	tp_conn_abandon(session[PAIR_RELAY], TP_REASON_SESSION_LOST);
+	for (v = views[PAIR_RELAY]; v < views[PAIR_RELAY] + STREAMS; v++) {
+		if (v->s) {
+			v->s = tp_stream_release(v->s);
+			v->reset = true;
+			v->reason = TP_REASON_SESSION_LOST;
 		}
-		tp_stream_consumed(ev->stream, ev->len, 1000);
-		break;
-	case TP_EV_RESET:
-	case TP_EV_FAILED:
-	case TP_EV_CLOSED:
-		told = true;
-		break;
-	default:
-		break;
+	}
+	session[PAIR_RELAY] = tp_conn_free(session[PAIR_RELAY]);
+}
+
+static void on_hello(void)
+{
+	static uint8_t id[TP_SESSION_ID_BYTES] = { 1 };
+	int r;
+
+	if (session[PAIR_RELAY] && !forget) {
+		r = UNDER_TEST(tp_conn_resume(session[PAIR_RELAY], fresh, now_us / 1000));
+		check(r);
+		if (r <= 0)
+			fresh = tp_conn_free(fresh);
+		if (r <= 0)
+			return;
+	}
+	if (session[PAIR_RELAY])
+		forget_session();
+	id[1]++;
+	session[PAIR_RELAY] = fresh;
+	fresh = NULL;
+	base = opened;
+	check(UNDER_TEST(tp_conn_welcome(session[PAIR_RELAY], id, now_us / 1000)));
+}
+
+static void answer(struct view *v)
+{
+	static const uint8_t zeros[ANSWER];
+	const struct tp_field head[] = { { SPAN(":status"), SPAN("200") } };
+	int r = UNDER_TEST(tp_stream_head(v->s, head, 1, false));
+
+	if (r == 0)
+		r = UNDER_TEST(tp_stream_send(v->s, zeros, ANSWER, true));
+	if (r < 0)
+		UNDER_TEST_VOID(tp_stream_reset(v->s, TP_REASON_INTERNAL, "out of memory"));
+	check(r);
+}
+
+static void on_stream_event(enum pair_side side, struct view *v, const struct tp_event *ev)
+{
+	v->head |= ev->type == TP_EV_HEAD;
+	v->end |= ev->end;
+	if (ev->type == TP_EV_DATA) {
+		v->got += ev->len;
+		if (!greedy)
+			UNDER_TEST_VOID(tp_stream_consumed(ev->stream, ev->len, now_us));
+		if (side == PAIR_GATEWAY && ev->end)
+			answer(v);
+	}
+	if (ev->type == TP_EV_RESET) {
+		v->reset = true;
+		v->reason = ev->reason;
+		v->s = tp_stream_release(v->s);
 	}
 }
 
-static void events(struct tp_conn *c)
+static void on_event(enum pair_side side, const struct tp_event *ev)
+{
+	struct view *v = NULL;
+
+	if (ev->type == TP_EV_OPEN) {
+		/* One that was refused before has no view. */
+		v = &views[side][base + tp_stream_id(ev->stream) - 1];
+		assert(v < &views[side][STREAMS]);
+		*v = (struct view){ .s = ev->stream, .opened = true };
+		tp_stream_set_user(ev->stream, v);
+	} else if (ev->stream) {
+		on_stream_event(side, tp_stream_user(ev->stream), ev);
+	}
+	if (ev->type == TP_EV_HELLO)
+		on_hello();
+	notes += ev->type == TP_EV_NOTE;
+	if (ev->type == TP_EV_FAILED || ev->type == TP_EV_CLOSED) {
+		nameless |= !tp_reason_known(ev->reason) || ev->reason == TP_REASON_NONE;
+		told |= ev->reason != expected;
+		up = false;
+	}
+}
+
+static void events(enum pair_side side)
 {
 	static struct tp_event ev;
+	struct tp_conn *c = on_wire(side);
 
-	while (UNDER_TEST(tp_conn_next(c, 1000, &ev)))
-		on_event(&ev);
-}
-
-static void deliver(struct tp_conn **from, struct tp_conn **to, bool *moved)
-{
-	size_t n = UNDER_TEST(tp_conn_pull(*from, wire, 5000));
-
-	events(*from);
-	if (n == 0)
-		return;
-	*moved = true;
-	/* In two pieces, so that messages have to be put together. */
-	for (size_t at = 0, k = n / 2 + 1; at < n; at += k, k = n - at) {
-		struct tp_conn *c = *to == relay && fresh ? fresh : *to;
-
-		tp_conn_feed(c, wire + at, k);
-		events(c);
-		/* After an answered HELLO the connection is the session's. */
-		if (c == fresh && tp_conn_wants_write(relay))
-			fresh = fresh == relay ? NULL : tp_conn_free(fresh);
-		if (*to == relay)
-			events(relay);
+	while (c && !told && UNDER_TEST(tp_conn_next(c, now_us, &ev))) {
+		on_event(side, &ev);
+		if (ev.type == TP_EV_HELLO)
+			c = session[side];
 	}
 }
 
-static void run(void)
+static bool deliver(enum pair_side from)
+{
+	static uint8_t wire[WIRE];
+	struct tp_conn *c = on_wire(from), *to;
+	size_t n = c ? UNDER_TEST(tp_conn_pull(c, wire, sizeof(wire))) : 0;
+
+	events(from);
+	/* In two pieces, so that messages have to be put together. */
+	for (size_t at = 0, k = n / 2 + 1; at < n && up && !told; at += k, k = n - at) {
+		to = on_wire(!from);
+		if (!to)
+			break;
+		UNDER_TEST_VOID(tp_conn_feed(to, wire + at, k));
+		events(!from);
+	}
+	return n > 0;
+}
+
+static void run(int turns)
 {
 	bool moved = true;
 
-	for (int i = 0; i < 1000 && moved && !told; i++) {
-		moved = false;
-		deliver(&gateway, &relay, &moved);
-		if (!told)
-			deliver(&relay, &gateway, &moved);
+	for (int i = 0; i < turns && moved && up && !told; i++) {
+		now_us += 1000;
+		moved = deliver(PAIR_GATEWAY);
+		moved |= !told && up && deliver(PAIR_RELAY);
+	}
+	for (int side = 0; side < 2; side++)
+		if (session[side])
+			events(side);
+}
+
+static void run_all(void)
+{
+	run(10000);
+}
+
+static void advance(uint64_t ms)
+{
+	now_us += ms * 1000;
+	for (int side = 0; side < 2 && !told; side++) {
+		if (session[side]) {
+			UNDER_TEST_VOID(tp_conn_tick(session[side], now_us / 1000));
+			events(side);
+		}
 	}
 }
 
-static bool end_new(const struct tp_config *cfg, struct tp_conn **ret)
-{
-	if (UNDER_TEST(tp_conn_new(cfg, ret)) == 0)
-		return UNDER_TEST(tp_conn_attach(*ret, 1)) == 0;
-	*ret = NULL;
-	return false;
-}
-
-static void scenario(void)
+/* The relay opens streams. The gateway answers when it has the whole request. */
+static void calls(size_t n, bool whole)
 {
 	const struct tp_field open[] = { { SPAN(":kind"), SPAN("exchange") } };
-	struct tp_config cfg[2];
 
-	tp_config_init(&cfg[0], TP_GATEWAY, pair_entropy);
-	tp_config_init(&cfg[1], TP_RELAY, pair_entropy);
-	told = !end_new(&cfg[0], &gateway) || !end_new(&cfg[1], &relay);
-	if (told)
-		return;
-	fresh = relay;
-	run();
-	if (told)
-		return;
-	told = UNDER_TEST(tp_stream_open(relay, open, 1, false, NULL, &at_relay)) != 0;
-	if (told)
-		return;
-	told = UNDER_TEST(tp_stream_send(at_relay, "hello", 5, false)) != 0;
-	for (int i = 0; i < 3; i++) {
-		bool moved;
+	for (size_t i = 0; i < n && !told; i++) {
+		struct view *v = &views[PAIR_RELAY][opened];
 
-		deliver(&relay, &gateway, &moved);
-		deliver(&gateway, &relay, &moved);
+		*v = (struct view){ .opened = true };
+		check(UNDER_TEST(tp_stream_open(session[PAIR_RELAY], open, 1, false, v, &v->s)));
+		opened += !told;
+		if (!told)
+			check(UNDER_TEST(tp_stream_send(v->s, "hello", 5, whole)));
 	}
-	/* The connection is lost in the middle of the answer. */
-	tp_conn_detach(relay);
-	if (told || UNDER_TEST(tp_conn_attach(gateway, 1)) < 0 || !end_new(&cfg[1], &fresh)) {
-		told = true;
-		return;
+}
+
+static void finish(size_t i)
+{
+	if (!told && views[PAIR_RELAY][i].s)
+		check(UNDER_TEST(tp_stream_send(views[PAIR_RELAY][i].s, "bye", 3, true)));
+}
+
+static void leave(enum pair_side side, size_t i)
+{
+	struct view *v = &views[side][i];
+
+	if (v->s && !told)
+		UNDER_TEST_VOID(v->s = tp_stream_release(v->s));
+}
+
+static void reset(enum pair_side side, size_t i)
+{
+	if (views[side][i].s && !told)
+		UNDER_TEST_VOID(tp_stream_reset(views[side][i].s, TP_REASON_DEADLINE, "too late"));
+	leave(side, i);
+}
+
+static void begin(void)
+{
+	reconnect();
+	run_all();
+}
+
+/* ---- scenarios ---- */
+
+static void cut_in_the_middle(void)
+{
+	begin();
+	calls(1, true);
+	run(6);
+	cut();
+	reconnect();
+	run_all();
+	calls(1, true);
+	run_all();
+}
+
+static void takes_over(void)
+{
+	begin();
+	calls(2, true);
+	run(6);
+	/* Only the gateway knows. */
+	reconnect();
+	run_all();
+}
+
+static void done_while_detached(void)
+{
+	begin();
+	calls(5, false);
+	run_all();
+	cut();
+	finish(0);
+	leave(PAIR_RELAY, 1);
+	reset(PAIR_RELAY, 2);
+	reset(PAIR_GATEWAY, 3);
+	if (!told && views[PAIR_GATEWAY][4].s)
+		answer(&views[PAIR_GATEWAY][4]);
+	calls(2, true);
+	if (!told)
+		check(UNDER_TEST(tp_conn_goaway(session[PAIR_GATEWAY], TP_REASON_GATEWAY_STOPPED, "bye")));
+	reconnect();
+	run_all();
+}
+
+static void session_is_lost(void)
+{
+	begin();
+	calls(3, true);
+	run(6);
+	cut();
+	forget = true;
+	reconnect();
+	run_all();
+	calls(1, true);
+	run_all();
+}
+
+static void resets_cross(void)
+{
+	begin();
+	calls(4, false);
+	run_all();
+	reset(PAIR_RELAY, 0);
+	reset(PAIR_GATEWAY, 0);
+	reset(PAIR_GATEWAY, 1);
+	leave(PAIR_RELAY, 2);
+	finish(3);
+	run(4);
+	leave(PAIR_RELAY, 3);
+	run_all();
+}
+
+/* More than the relay wants at once, and than it may keep. */
+static void held_back(void)
+{
+	cfg[PAIR_RELAY].window_initial = 32 * 1024;
+	begin();
+	greedy = true;
+	calls(8, true);
+	run_all();
+	cut();
+	reconnect();
+	run_all();
+	greedy = false;
+	for (size_t i = 0; i < 8 && !told; i++)
+		if (views[PAIR_RELAY][i].s)
+			UNDER_TEST_VOID(tp_stream_consumed(views[PAIR_RELAY][i].s, views[PAIR_RELAY][i].got, now_us));
+	run_all();
+}
+
+static void too_many(void)
+{
+	cfg[PAIR_GATEWAY].max_streams = 2;
+	begin();
+	calls(2, false);
+	run_all();
+	finish(0);
+	finish(1);
+	run_all();
+	calls(1, true);
+	run_all();
+}
+
+static void goes_away(enum pair_side side)
+{
+	begin();
+	calls(2, false);
+	run_all();
+	if (!told)
+		check(UNDER_TEST(tp_conn_goaway(session[side], TP_REASON_GATEWAY_STOPPED, "bye")));
+	run(1);
+	finish(0);
+	run_all();
+	finish(1);
+	if (!told)
+		check(UNDER_TEST(tp_conn_ask(session[PAIR_GATEWAY], now_us)));
+	run_all();
+	expected = side == PAIR_GATEWAY ? TP_REASON_GATEWAY_STOPPED : TP_REASON_RELAY_STOPPED;
+	if (!told)
+		UNDER_TEST_VOID(tp_conn_close(session[side], expected, "bye"));
+	run_all();
+}
+
+static void gateway_goes_away(void)
+{
+	goes_away(PAIR_GATEWAY);
+}
+
+static void relay_goes_away(void)
+{
+	goes_away(PAIR_RELAY);
+}
+
+static void silence(void)
+{
+	begin();
+	calls(1, true);
+	run_all();
+	advance(KEEPALIVE_MS + 1000);
+	run_all();
+	/* From here on nothing arrives. */
+	calls(1, true);
+	expected = TP_REASON_KEEPALIVE;
+	for (int i = 0; i < 3; i++)
+		advance(KEEPALIVE_MS);
+	cut();
+	reconnect();
+	run_all();
+}
+
+static void tells_notes(void)
+{
+	const struct tp_field fields[] = { { SPAN(":audit"), SPAN("ok") } };
+
+	begin();
+	for (int i = 0; i < 2 && !told; i++) {
+		check(UNDER_TEST(tp_conn_note(session[PAIR_GATEWAY], fields, 1)));
+		calls(1, true);
+		run_all();
 	}
-	run();
-	if (told)
-		return;
-	told = UNDER_TEST(tp_stream_send(at_relay, "bye", 3, true)) != 0;
-	run();
+}
+
+static const struct scenario {
+	const char *name;
+	void (*play)(void);
+} scenarios[] = {
+	{ "cut in the middle", cut_in_the_middle },
+	{ "takes over", takes_over },
+	{ "done while detached", done_while_detached },
+	{ "session is lost", session_is_lost },
+	{ "resets cross", resets_cross },
+	{ "held back", held_back },
+	{ "too many", too_many },
+	{ "gateway goes away", gateway_goes_away },
+	{ "relay goes away", relay_goes_away },
+	{ "silence", silence },
+	{ "notes", tells_notes },
+};
+
+/* ---- what comes out ---- */
+
+static void set_up(void)
+{
+	for (int side = 0; side < 2; side++) {
+		tp_config_init(&cfg[side], side == PAIR_GATEWAY ? TP_GATEWAY : TP_RELAY, pair_entropy);
+		cfg[side].keepalive_ms = KEEPALIVE_MS;
+		cfg[side].replay_max = 256 * 1024;
+	}
+	memset(views, 0, sizeof(views));
+	opened = base = notes = 0;
+	now_us = 1000 * 1000;
+	up = forget = greedy = told = nameless = false;
+	expected = TP_REASON_NONE;
 }
 
 static void clean_up(void)
 {
-	if (fresh != relay)
-		tp_conn_free(fresh);
-	if (at_relay)
-		tp_stream_release(at_relay);
-	if (at_gateway)
-		tp_stream_release(at_gateway);
-	tp_conn_free(relay);
-	tp_conn_free(gateway);
-	fresh = relay = gateway = NULL;
-	at_relay = at_gateway = NULL;
-	got = 0;
-	got_end = told = false;
+	for (int side = 0; side < 2; side++) {
+		for (size_t i = 0; i < STREAMS; i++)
+			views[side][i].s = tp_stream_release(views[side][i].s);
+		session[side] = tp_conn_free(session[side]);
+	}
+	fresh = tp_conn_free(fresh);
+}
+
+static bool view_equal(const struct view *a, const struct view *b)
+{
+	return a->opened == b->opened && a->got == b->got && a->head == b->head && a->end == b->end && a->reset == b->reset &&
+	       a->reason == b->reason;
+}
+
+static bool has_reason(const struct view *v)
+{
+	return v->reset && tp_reason_known(v->reason) && v->reason != TP_REASON_NONE;
+}
+
+/* Without the failure it was like `right`. */
+static void compare(const struct scenario *sc, unsigned long n, struct view seen[2][STREAMS], struct view right[2][STREAMS])
+{
+	for (size_t i = 0; i < STREAMS && !told; i++) {
+		bool same = view_equal(&seen[0][i], &right[0][i]) && view_equal(&seen[1][i], &right[1][i]);
+
+		ck_assert_msg(same || has_reason(&seen[PAIR_RELAY][i]), "%s: allocation %lu, stream %zu: nobody was told", sc->name,
+			      n, i);
+	}
 }
 
 START_TEST(each_allocation_fails_once)
 {
-	unsigned long n = 1;
+	const struct scenario *sc = &scenarios[_i];
+	struct view right[2][STREAMS], seen[2][STREAMS];
+	unsigned long n;
 
-	for (;; n++) {
+	for (n = 0;; n++) {
+		long before = in_use, leaked;
+
 		countdown = n;
 		failures = 0;
 		pair_seed(n);
-		scenario();
+		set_up();
+		sc->play();
 		countdown = 0;
-		ck_assert_msg(told || (got == ANSWER && got_end), "allocation %lu: %zu bytes, nobody was told", n, got);
+		memcpy(n == 0 ? right : seen, views, sizeof(views));
 		clean_up();
-		if (!failures)
+		leaked = in_use - before;
+		ck_assert_msg(leaked == 0, "%s: allocation %lu: %ld leaked", sc->name, n, leaked);
+		ck_assert_msg(n > 0 || !told, "%s: does not work at all", sc->name);
+		ck_assert_msg(!nameless, "%s: allocation %lu: a failure without a reason", sc->name, n);
+		if (n > 0)
+			compare(sc, n, seen, right);
+		if (n > 0 && !failures)
 			break;
 	}
-	ck_assert_uint_gt(n, 30);
+	ck_assert_uint_gt(n, 20);
 	ck_assert(!told);
+}
+END_TEST
+
+/* The scenarios do what they say. */
+START_TEST(scenarios_reach_their_ends)
+{
+	const struct scenario *sc = &scenarios[_i];
+	size_t whole = 0, lost = 0, cancelled = 0;
+
+	set_up();
+	sc->play();
+	for (size_t i = 0; i < opened; i++) {
+		const struct view *r = &views[PAIR_RELAY][i], *g = &views[PAIR_GATEWAY][i];
+
+		whole += r->head && r->end && r->got == ANSWER;
+		lost += r->reason == TP_REASON_SESSION_LOST && g->reason == TP_REASON_SESSION_LOST;
+		cancelled += g->reason == TP_REASON_CANCELLED;
+	}
+	if (sc->play == session_is_lost)
+		ck_assert(lost == 3 && whole == 1);
+	else if (sc->play == resets_cross)
+		ck_assert(whole == 0 && cancelled == 2);
+	else if (sc->play == done_while_detached)
+		ck_assert(whole == 4 && cancelled == 1);
+	else
+		ck_assert_uint_eq(whole, opened);
+	ck_assert_uint_gt(opened, 0);
+	ck_assert_uint_eq(notes, sc->play == tells_notes ? 2 : 0);
+	clean_up();
 }
 END_TEST
 
@@ -235,4 +645,7 @@ START_TEST(a_session_with_a_gap_does_not_go_on)
 }
 END_TEST
 
-UNIT_MAIN("conn_oom", ADD(each_allocation_fails_once) ADD(a_session_with_a_gap_does_not_go_on))
+UNIT_MAIN("conn_oom",
+	  tcase_add_loop_test(tc, each_allocation_fails_once, 0, ARRAY_LEN(scenarios));
+	  tcase_add_loop_test(tc, scenarios_reach_their_ends, 0, ARRAY_LEN(scenarios));
+	  ADD(a_session_with_a_gap_does_not_go_on))

@@ -30,7 +30,18 @@ static int metrics(void *user, struct buf *out)
 	return metrics_result;
 }
 
-static const struct health_ops ops = { ready, metrics };
+static const struct health_ops ops = { ready, metrics, NULL };
+
+static char canaries[200];
+static int canary_result;
+
+static int canary(void *user, struct span nonce)
+{
+	snprintf(canaries + strlen(canaries), sizeof(canaries) - strlen(canaries), "%.*s ", SPAN_FMT(nonce));
+	return canary_result;
+}
+
+static const struct health_ops ops_with_canary = { ready, metrics, canary };
 
 static void sink(void *user, enum log_level level, const struct log_field *fields, size_t n, const char *message)
 {
@@ -57,16 +68,16 @@ static int dial_path(const char *path)
 	return fd;
 }
 
-/* One request, the whole answer; the server closes because the request says so. */
-static const char *ask(struct event_base *base, int fd, const char *method, const char *path)
+/* One request, the whole answer; the server closes because the request says so. headers: whole lines. */
+static const char *ask_with(struct event_base *base, int fd, const char *method, const char *path, const char *headers)
 {
 	static char answer[4096];
-	char req[256];
+	char req[512];
 	size_t n = 0;
 
 	n = (size_t)snprintf(req, sizeof(req),
-			     "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", method,
-			     path);
+			     "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n%s\r\n", method,
+			     path, headers);
 	ck_assert_int_eq(write(fd, req, n), (ssize_t)n);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	n = 0;
@@ -83,6 +94,11 @@ static const char *ask(struct event_base *base, int fd, const char *method, cons
 	answer[n] = '\0';
 	close(fd);
 	return answer;
+}
+
+static const char *ask(struct event_base *base, int fd, const char *method, const char *path)
+{
+	return ask_with(base, fd, method, path, "");
 }
 
 static void expect(const char *answer, const char *a, const char *b)
@@ -160,4 +176,43 @@ START_TEST(unix_socket)
 }
 END_TEST
 
-UNIT_MAIN("health", ADD(tcp) ADD(unix_socket))
+#define NONCE "00112233445566778899aabbccddeeff"
+#define NONCE_LINE HEALTH_NONCE_HEADER ": " NONCE "\r\n"
+
+START_TEST(canary_record)
+{
+	static const char *const bad[] = { "", HEALTH_NONCE_HEADER ": 0123\r\n",
+					   HEALTH_NONCE_HEADER ": 00112233445566778899AABBCCDDEEFF\r\n",
+					   HEALTH_NONCE_HEADER ": " NONCE NONCE "0\r\n" };
+	struct event_base *base = event_base_new();
+	struct health *h = NULL;
+	char err[200] = "";
+	int refused = 0;
+	uint16_t port;
+
+	log_set_sink(sink, NULL);
+	ck_assert_int_eq(health_start(base, "127.0.0.1:0", &ops, (void *)"x", err, sizeof(err), &h), 0);
+	expect(ask_with(base, dial_port(health_port(h)), "POST", HEALTH_CANARY_PATH, NONCE_LINE), "HTTP/1.1 404 ", "");
+	health_stop(h);
+	ck_assert_int_eq(health_start(base, "127.0.0.1:0", &ops_with_canary, (void *)"x", err, sizeof(err), &h), 0);
+	port = health_port(h);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		expect(ask_with(base, dial_port(port), "POST", HEALTH_CANARY_PATH, bad[i]), "HTTP/1.1 400 ", "16 to 64");
+	expect(ask_with(base, dial_port(port), "GET", HEALTH_CANARY_PATH, NONCE_LINE), "HTTP/1.1 405 ", "Allow: POST");
+	expect(ask_with(base, dial_port(port), "POST", HEALTH_CANARY_PATH, NONCE_LINE "Origin: http://evil.example\r\n"),
+	       "HTTP/1.1 403 ", "web pages");
+	ck_assert_str_eq(canaries, "");
+	expect(ask_with(base, dial_port(port), "POST", HEALTH_CANARY_PATH, NONCE_LINE), "HTTP/1.1 200 ",
+	       "\r\n\r\n{\"nonce\":\"" NONCE "\"}");
+	ck_assert_str_eq(canaries, NONCE " ");
+	canary_result = -EAGAIN;
+	expect(ask_with(base, dial_port(port), "POST", HEALTH_CANARY_PATH, NONCE_LINE), "HTTP/1.1 503 ", "sink");
+	for (int i = 0; i < 10; i++)
+		refused += strstr(ask_with(base, dial_port(port), "POST", HEALTH_CANARY_PATH, NONCE_LINE), " 429 ") != NULL;
+	ck_assert_int_ge(refused, 5);
+	health_stop(h);
+	event_base_free(base);
+}
+END_TEST
+
+UNIT_MAIN("health", ADD(tcp) ADD(unix_socket) ADD(canary_record))

@@ -57,6 +57,8 @@ static const struct head_row heads[] = {
 	ROW("CR in a value", false, BAD_REQUEST, EXCHANGE, F(":method", "GET"), F("A", "1\rHost: x")),
 	ROW("LF in a value", false, BAD_REQUEST, EXCHANGE, F(":method", "GET"), F("A", "1\nHost: x")),
 	ROW("NUL in a value", false, BAD_REQUEST, EXCHANGE, F(":method", "GET"), F("A", "1\0")),
+	ROW("agent with ESC", false, BAD_REQUEST, EXCHANGE, F(":method", "GET"), F(":agent", "a\x1b[1m")),
+	ROW("call id with a space behind", false, BAD_REQUEST, EXCHANGE, F(":method", "GET"), F(":call", "a ")),
 	ROW("white space before a value", false, BAD_REQUEST, EXCHANGE, F(":method", "GET"), F("A", " 1")),
 	ROW("obs-text is a value", false, NONE, EXCHANGE, F(":method", "GET"), F("A", "\xe4")),
 	ROW("empty value", false, NONE, EXCHANGE, F(":method", "GET"), F("A", "")),

@@ -112,7 +112,7 @@ START_TEST(against_a_plain_model)
 	for (uint64_t seed = 0; seed < 20; seed++) {
 		pair_seed(seed);
 		acked = sent = count = 0;
-		replay_init(&r);
+		replay_init(&r, NULL);
 		for (int i = 0; i < 3000; i++) {
 			random_step();
 			check();
@@ -127,7 +127,7 @@ START_TEST(frames_do_not_move)
 {
 	struct span first;
 
-	replay_init(&r);
+	replay_init(&r, NULL);
 	acked = sent = count = 0;
 	append(1000);
 	first = replay_peek(&r);
@@ -145,7 +145,7 @@ END_TEST
 
 START_TEST(empty_costs_nothing)
 {
-	replay_init(&r);
+	replay_init(&r, NULL);
 	acked = sent = count = 0;
 	for (int i = 0; i < 100; i++) {
 		append(10000);
@@ -175,7 +175,7 @@ START_TEST(little_is_wasted)
 {
 	const char *p[4];
 
-	replay_init(&r);
+	replay_init(&r, NULL);
 	acked = sent = count = 0;
 	for (int i = 0; i < 4; i++)
 		append(16 * 1024 + 8);

@@ -5,13 +5,14 @@
 enum { K = 1024, MS = 1000 };
 
 static struct window w;
-static uint64_t extra;
+static struct window_session session;
 
 /* The peer sends n bytes and the next hop takes them: what is granted for it. */
 static uint32_t pass(size_t n, uint64_t now_us, uint64_t rtt_us)
 {
 	ck_assert(window_receive(&w, n));
-	return window_consume(&w, n, now_us, rtt_us, &extra);
+	session.rtt_us = rtt_us;
+	return window_consume(&w, n, now_us, &session);
 }
 
 START_TEST(credit_cannot_be_overrun)
@@ -30,15 +31,15 @@ END_TEST
 
 START_TEST(granted_on_consumption_in_eighths)
 {
-	extra = 0;
+	session = (struct window_session){ .extra_left = 0 };
 	window_init(&w, 1000, 1000);
 	ck_assert(window_receive(&w, 1000));
-	ck_assert_uint_eq(window_consume(&w, 0, 1, 0, &extra), 0);
-	ck_assert_uint_eq(window_consume(&w, 124, 1, 0, &extra), 0);
-	ck_assert_uint_eq(window_consume(&w, 1, 1, 0, &extra), 125);
-	ck_assert_uint_eq(window_consume(&w, 500, 1, 0, &extra), 500);
-	ck_assert_uint_eq(window_consume(&w, 124, 1, 0, &extra), 0);
-	ck_assert_uint_eq(window_consume(&w, 1, 1, 0, &extra), 125);
+	ck_assert_uint_eq(window_consume(&w, 0, 1, &session), 0);
+	ck_assert_uint_eq(window_consume(&w, 124, 1, &session), 0);
+	ck_assert_uint_eq(window_consume(&w, 1, 1, &session), 125);
+	ck_assert_uint_eq(window_consume(&w, 500, 1, &session), 500);
+	ck_assert_uint_eq(window_consume(&w, 124, 1, &session), 0);
+	ck_assert_uint_eq(window_consume(&w, 1, 1, &session), 125);
 	ck_assert(window_receive(&w, 750));
 	ck_assert(!window_receive(&w, 1));
 }
@@ -47,7 +48,7 @@ END_TEST
 START_TEST(tiny_windows_work)
 {
 	for (uint32_t size = 1; size < 6; size++) {
-		extra = 0;
+		session = (struct window_session){ .extra_left = 0 };
 		window_init(&w, size, size);
 		for (uint64_t got = 0, credit = size; got < 100; got++) {
 			ck_assert_uint_gt(credit, 0);
@@ -60,7 +61,7 @@ END_TEST
 
 static void check(uint64_t all)
 {
-	ck_assert_uint_eq(extra + window_extra(&w), all);
+	ck_assert_uint_eq(session.extra_left + window_extra(&w), all);
 	ck_assert_uint_le(w.size, w.max);
 	ck_assert_uint_ge(w.size, w.initial);
 	ck_assert_uint_le(w.granted - w.consumed, w.size);
@@ -75,7 +76,7 @@ START_TEST(growth)
 		uint64_t extra;
 		uint32_t size_after;
 	} rows[] = {
-		{ 150 * MS, 8192 * K, 65536 * K, 256 * K + 11 * 64 * K },
+		{ 150 * MS, 8192 * K, 65536 * K, 256 * K + 11 * 48 * K },
 		{ 0, 8192 * K, 65536 * K, 256 * K },      /* nothing measured yet */
 		{ 150 * MS, 256 * K, 65536 * K, 256 * K }, /* at its ceiling */
 		{ 150 * MS, 300 * K, 65536 * K, 300 * K }, /* up to its ceiling */
@@ -84,7 +85,7 @@ START_TEST(growth)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		extra = rows[i].extra;
+		session = (struct window_session){ .extra_left = rows[i].extra };
 		window_init(&w, 256 * K, rows[i].max);
 		for (uint64_t n = 0; n < 12; n++) {
 			pass(128 * K, 1000 * MS + 10 * MS * n, rows[i].rtt_us);
@@ -101,7 +102,7 @@ START_TEST(follows_what_passes)
 	static const uint32_t rates[] = { 2000 * K, 1000 * K, 10 * K, 3000 * K };
 	uint64_t now = 1000 * MS;
 
-	extra = 65536 * K;
+	session = (struct window_session){ .extra_left = 65536 * K };
 	window_init(&w, 256 * K, 8192 * K);
 	for (size_t i = 0; i < ARRAY_LEN(rates); i++) {
 		for (int trip = 0; trip < 200; trip++) {
@@ -119,11 +120,38 @@ END_TEST
 /* A slow stream, however long, needs no more than it has. */
 START_TEST(slow_ones_do_not_grow)
 {
-	extra = 65536 * K;
+	session = (struct window_session){ .extra_left = 65536 * K };
 	window_init(&w, 256 * K, 8192 * K);
 	for (uint64_t now = 1000 * MS; w.consumed < 20000 * K; now += 10 * MS)
 		pass(12 * K, now, 50 * MS);
 	ck_assert_uint_le(w.size, 300 * K);
+}
+END_TEST
+
+/* What one stream has found, the next need not find by filling the path's queues. */
+START_TEST(streams_learn_from_each_other)
+{
+	uint32_t peak = 0;
+
+	session = (struct window_session){ .extra_left = 65536 * K };
+	for (int i = 0; i < 2; i++) {
+		uint64_t now = 1000 * MS;
+
+		window_init(&w, 256 * K, 8192 * K);
+		for (int j = 0; j < 400; j++, now += 5 * MS) {
+			/* TCP's slow start, up to what the path carries. */
+			pass(MIN(MIN(100 * K, 3u * K << MIN(j / 10, 10)), w.granted - w.received), now, 50 * MS);
+			peak = MAX(peak, w.size);
+		}
+		ck_assert_uint_ge(w.size, 1100 * K);
+		ck_assert_uint_le(w.size, 1300 * K);
+		ck_assert_uint_eq(session.per_trip, w.per_trip);
+		if (i == 1)
+			ck_assert_uint_le(peak, 1300 * K);
+		else
+			ck_assert_uint_ge(peak, 1300 * K);
+		peak = 0;
+	}
 }
 END_TEST
 
@@ -132,7 +160,7 @@ START_TEST(shrinks_on_use)
 {
 	uint64_t now = 1000 * MS;
 
-	extra = 65536 * K;
+	session = (struct window_session){ .extra_left = 65536 * K };
 	window_init(&w, 256 * K, 8192 * K);
 	for (int i = 0; i < 60; i++, now += 5 * MS)
 		pass(MIN(200 * K, w.granted - w.received), now, 50 * MS);
@@ -159,7 +187,7 @@ static void fill_path(uint32_t initial, size_t piece, uint64_t rtt_us, uint64_t 
 	uint64_t credit = initial, link_us = 0, sent = 0, last = 0, bdp = bytes_s * rtt_us / 1000000;
 	size_t first = 0, n = 0;
 
-	extra = UINT64_MAX;
+	session = (struct window_session){ .extra_left = UINT64_MAX };
 	window_init(&w, initial, 8192 * K);
 	for (int i = 0; i < 1000000 && link_us < 60 * rtt_us; i++) {
 		/* Grants that have crossed the path by the time at which the link is free. */
@@ -202,16 +230,16 @@ START_TEST(growth_is_shared)
 	static struct window many[100];
 	uint64_t sum = 0;
 
-	extra = 1000 * K;
+	session = (struct window_session){ .extra_left = 1000 * K, .rtt_us = 50 * MS };
 	for (size_t i = 0; i < ARRAY_LEN(many); i++) {
 		window_init(&many[i], 64 * K, 8192 * K);
 		for (uint64_t now = 1000 * MS; now < 2000 * MS; now += 10 * MS) {
 			ck_assert(window_receive(&many[i], many[i].size / 2));
-			window_consume(&many[i], many[i].size / 2, now, 50 * MS, &extra);
+			window_consume(&many[i], many[i].size / 2, now, &session);
 		}
 		sum += window_extra(&many[i]);
 	}
-	ck_assert_uint_eq(sum + extra, 1000 * K);
+	ck_assert_uint_eq(sum + session.extra_left, 1000 * K);
 	ck_assert_uint_gt(sum, 500 * K);
 }
 END_TEST
@@ -220,7 +248,7 @@ START_TEST(a_clock_that_stands_or_runs_back_is_no_harm)
 {
 	static const uint64_t clock[] = { 5000, 5000, 4000, 0, 4000, 4010, 4000, UINT64_MAX, 0, 1, UINT64_MAX - 1, 5000 };
 
-	extra = 1000000;
+	session = (struct window_session){ .extra_left = 1000000 };
 	window_init(&w, 1000, 1000000);
 	for (size_t i = 0; i < 10 * ARRAY_LEN(clock); i++) {
 		pass(500, clock[i % ARRAY_LEN(clock)], 10);
@@ -230,6 +258,7 @@ START_TEST(a_clock_that_stands_or_runs_back_is_no_harm)
 END_TEST
 
 UNIT_MAIN("window", ADD(credit_cannot_be_overrun) ADD(granted_on_consumption_in_eighths) ADD(tiny_windows_work)
-	  ADD(growth) ADD(follows_what_passes) ADD(slow_ones_do_not_grow) ADD(shrinks_on_use) ADD(a_long_path_is_filled)
+	  ADD(growth) ADD(follows_what_passes) ADD(slow_ones_do_not_grow) ADD(streams_learn_from_each_other)
+	  ADD(shrinks_on_use) ADD(a_long_path_is_filled)
 	  ADD(growth_is_shared)
 	  ADD(a_clock_that_stands_or_runs_back_is_no_harm))

@@ -96,9 +96,9 @@ class Audited:
         except Truncated:
             return None
 
-    def records(self):
-        """The gateway's audit records in the journal."""
-        return self.journald.records("_COMM=mcp-tunnel-gate")
+    def records(self, program="gateway"):
+        """What that program has written to the journal."""
+        return self.journald.records("_COMM=" + f"mcp-tunnel-{program}"[:15])
 
     def left_behind(self):
         """{where: bytes} of everything that the programs wrote, but the file that the token was given in."""

@@ -1,11 +1,10 @@
 """A journald of its own for a test, real, in a mount namespace that programs enter with `prefix`."""
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
-import socket
-import struct
 import subprocess
 
 from .procs import run, wait_until
@@ -28,6 +27,7 @@ mount -t tmpfs tmpfs /etc/systemd
 printf '%s\\n' "$1" >/etc/systemd/journald.conf
 mount --bind "$0" /var/log
 mount --bind "$0/lib" /var/lib/systemd
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 if ! [ -s /etc/machine-id ]; then
 	echo 0123456789abcdef0123456789abcdef >/run/machine-id
 	mount --bind /run/machine-id /etc/machine-id
@@ -63,7 +63,7 @@ class Journald:
             "--",
         ]
         self.prefix = [str(word) for word in self.prefix]
-        self.daemon = None
+        self.daemon, self.groups = None, set()
         self.start()
 
     @property
@@ -85,6 +85,9 @@ class Journald:
 
     def stop(self):
         self.kill()
+        for group in self.groups:
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
         self.holder.stdin.close()
         self.holder.wait(10)
 
@@ -98,6 +101,12 @@ class Journald:
         status, out, err = run([*self.prefix, *argv], timeout)
         assert status == 0, f"{argv}: status {status}\n{err}"
         return out
+
+    def in_unit(self, unit):
+        """What to put before a program so that journald takes it for a part of that unit (_SYSTEMD_UNIT)."""
+        group = f"/sys/fs/cgroup/system.slice/{unit}"
+        self.groups.add(f"/proc/{self.holder.pid}/root{group}")
+        return [*self.prefix, "sh", "-ec", 'mkdir -p "$0"; echo $$ >"$0/cgroup.procs"; exec "$@"', group]
 
     def sync(self):
         self.run("journalctl", "--sync")
@@ -123,26 +132,3 @@ def _value(value):
     if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
         return bytes(value)
     return value
-
-
-def encode(fields):
-    """One datagram of the native protocol: pairs of name and value, each value with its length."""
-    parts = []
-    for name, value in fields:
-        data = value if isinstance(value, bytes) else str(value).encode()
-        parts.append(name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n")
-    return b"".join(parts)
-
-
-class Sender:
-    """Sends records; waits where journald is busy."""
-
-    def __init__(self, journald):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.sock.connect(journald.socket_path)
-
-    def send(self, fields):
-        self.sock.send(encode(fields))
-
-    def close(self):
-        self.sock.close()

@@ -227,7 +227,8 @@ class Agent:
             self.writer.transport.abort()
             self.writer = None
 
-    async def send(self):
+    async def send(self, pause_after=None):
+        """With pause_after only so many bytes; gives a function that sends the rest."""
         self.body = b""
         if self.method == "POST":
             arguments = {"key": self.key, "pad": pad(self.key, self.size)}
@@ -244,8 +245,17 @@ class Agent:
             *([f"Content-Length: {len(self.body)}"] if self.body else []),
         ]
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", AGENT_PORT, limit=1 << 20)
-        self.writer.write("\r\n".join([*head, "", ""]).encode() + self.body)
+        request = "\r\n".join([*head, "", ""]).encode() + self.body
+
+        async def rest():
+            self.writer.write(request[pause_after:])
+            await self.writer.drain()
+
+        if pause_after is None:
+            return await rest()
+        self.writer.write(request[:pause_after])
         await self.writer.drain()
+        return rest
 
     async def head(self):
         try:

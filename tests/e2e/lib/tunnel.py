@@ -32,7 +32,8 @@ class Programs:
         self.build = build
 
     def path(self, name):
-        program = self.build / {"mcp-tunnel-relay": "relay", "mcp-tunnel-gateway": "gateway"}[name] / name
+        folders = {"mcp-tunnel-relay": "relay", "mcp-tunnel-gateway": "gateway", "mcp-tunnel-audit": "gateway/audit"}
+        program = self.build / folders[name] / name
         assert os.access(program, os.X_OK), f"{program} is not there: build first (ninja -C {self.build})"
         return program
 
@@ -43,6 +44,10 @@ class Programs:
     @property
     def gateway(self):
         return self.path("mcp-tunnel-gateway")
+
+    @property
+    def audit(self):
+        return self.path("mcp-tunnel-audit")
 
 
 class Relay:

@@ -67,8 +67,10 @@ class System:
     def boot(self):
         """Until everything of multi-user.target is up or has failed."""
         with open(os.path.join(self.directory, "console"), "ab") as log:
+            # Without the filter a container may lock no memory.
             self.nspawn = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--machine=" + self.name, "--boot",
+                 "--system-call-filter=@memlock",
                  "--network-namespace-path=/run/netns/" + self.namespace, "-D", self.root],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=dict(os.environ, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="1"))

@@ -1,0 +1,37 @@
+# Completion of mcp-tunnel-gateway for bash; generated from gateway/config.def.
+
+_mcp_tunnel_gateway()
+{
+	local cur prev
+
+	COMPREPLY=()
+	cur=${COMP_WORDS[COMP_CWORD]}
+	prev=${COMP_WORDS[COMP_CWORD - 1]}
+	case $prev in
+	--token-file|--ca-file|--client-cert|--client-key|--proxy-auth-file|--upstream-ca-file|--upstream-client-cert|--upstream-client-key|--config)
+		COMPREPLY=($(compgen -f -- "$cur"))
+		return
+		;;
+	--proxy)
+		COMPREPLY=($(compgen -W 'none auto' -- "$cur"))
+		return
+		;;
+	--tls-min)
+		COMPREPLY=($(compgen -W '1.3 1.2' -- "$cur"))
+		return
+		;;
+	--log-level)
+		COMPREPLY=($(compgen -W 'error warning notice info debug' -- "$cur"))
+		return
+		;;
+	--control-plane|--region|--pin-sha256|--keepalive|--drain-timeout|--mcp-server-url|--upstream-allow|--max-request-bytes|--max-response-bytes|--max-streams|--call-timeout|--audit|--health-listen)
+		return
+		;;
+	esac
+	COMPREPLY=($(compgen -W '--token-file --control-plane --region --ca-file --client-cert --client-key --pin-sha256 --proxy
+		--proxy-auth-file --tls-min --keepalive --drain-timeout --mcp-server-url --upstream-allow
+		--upstream-ca-file --upstream-client-cert --upstream-client-key --allow-query --max-request-bytes
+		--max-response-bytes --max-streams --call-timeout --audit --health-listen --log-level --config
+		--check-config --print-config --version --help' -- "$cur"))
+}
+complete -o filenames -F _mcp_tunnel_gateway mcp-tunnel-gateway

@@ -1,0 +1,28 @@
+# Completion of mcp-tunnel-relay for fish; generated from relay/config.def.
+complete -c mcp-tunnel-relay -f
+complete -c mcp-tunnel-relay -n __fish_use_subcommand -a tunnel
+complete -c mcp-tunnel-relay -n '__fish_seen_subcommand_from tunnel' -a 'add list rotate remove'
+complete -c mcp-tunnel-relay -n __fish_use_subcommand -a agent
+complete -c mcp-tunnel-relay -n '__fish_seen_subcommand_from agent' -a 'add list remove'
+complete -c mcp-tunnel-relay -l listen -x -d 'Where agents and gateways connect: https://ADDR:PORT, http://ADDR:PORT or http+unix:/PATH'
+complete -c mcp-tunnel-relay -l tls-cert -r -F -d 'PEM certificate chain; needed for https://'
+complete -c mcp-tunnel-relay -l tls-key -r -F -d 'PEM private key; needed for https://'
+complete -c mcp-tunnel-relay -l tls-min -x -a '1.3 1.2' -d 'Oldest TLS version to accept'
+complete -c mcp-tunnel-relay -l behind-proxy -d 'A proxy in front ends TLS; allows plain http off loopback'
+complete -c mcp-tunnel-relay -l public-url -x -d 'How agents reach the relay; its host is accepted in Host besides the certificate\'s names'
+complete -c mcp-tunnel-relay -l allowed-origin -x -d 'Web origin, such as https://app.example, whose pages may call; others with an Origin are refused'
+complete -c mcp-tunnel-relay -l state-dir -r -F -d 'Directory with the hashes of tunnels\' tokens and agents\' keys; made when missing'
+complete -c mcp-tunnel-relay -l agent-auth -x -a 'bearer none' -d 'How agents identify themselves: bearer or none; none only where every listener is loopback or a UNIX socket'
+complete -c mcp-tunnel-relay -l hold -x -d 'How long new calls wait while no gateway is attached to their tunnel; 0: not at all'
+complete -c mcp-tunnel-relay -l resume-grace -x -d 'How long calls wait for a gateway whose connection was lost'
+complete -c mcp-tunnel-relay -l keepalive -x -d 'Ping a gateway after this long without traffic; twice as long without an answer and the connection is dead'
+complete -c mcp-tunnel-relay -l max-request-bytes -x -d 'Largest request body'
+complete -c mcp-tunnel-relay -l max-streams -x -d 'Most calls and streams of one gateway at once'
+complete -c mcp-tunnel-relay -l drain-timeout -x -d 'How long open calls may go on when the relay is stopped'
+complete -c mcp-tunnel-relay -l admin-listen -x -d 'Address of /healthz, /readyz and /metrics: ADDR:PORT (port 0 picks one), unix:PATH or none'
+complete -c mcp-tunnel-relay -l log-level -x -a 'error warning notice info debug' -d 'How much to log'
+complete -c mcp-tunnel-relay -l config -r -F -d 'Configuration file (default /etc/mcp-tunnel/relay.conf where it exists)'
+complete -c mcp-tunnel-relay -l check-config -d 'Check the configuration and the files it names, then stop'
+complete -c mcp-tunnel-relay -l print-config -d 'Print the values that hold and where each comes from, then stop'
+complete -c mcp-tunnel-relay -l version -d 'Print the version'
+complete -c mcp-tunnel-relay -l help -d 'Print this help'
