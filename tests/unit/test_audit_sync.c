@@ -309,5 +309,5 @@ START_TEST(stop_and_free)
 }
 END_TEST
 
-UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(opened_anew) ADD(interval) ADD(off) ADD(rotation)
-			ADD(stop_and_free))
+UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(opened_anew) ADD(interval) ADD(off)
+			ADD(rotation) ADD(stop_and_free))
