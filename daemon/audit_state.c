@@ -201,6 +201,30 @@ static bool read_old(int fd, struct audit_state_old *old, uint32_t *ret_capacity
 	return old->n_damaged == 0;
 }
 
+int audit_state_peek(const char *path, struct audit_state_old *ret)
+{
+	struct audit_state_old old = { 0 };
+	struct image *m = NULL;
+	size_t len = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+	if (fd < 0)
+		return -errno;
+	m = read_image(fd, &len);
+	close(fd);
+	if (!m)
+		return -EINVAL;
+	read_calls(m, (len - sizeof(*m)) / sizeof(struct entry), &old);
+	read_head(m, &old);
+	free(m);
+	if (!old.found) {
+		audit_state_old_done(&old);
+		return -EINVAL;
+	}
+	*ret = old;
+	return 0;
+}
+
 /* ---- The file of this process ---- */
 
 /* Room on the disk for all of it, so that a store into the mapping cannot find it full. */

@@ -36,6 +36,9 @@ void audit_state_old_done(struct audit_state_old *old);
  * could tell leaves them to the next one. A file that cannot be read or is damaged is made anew: found is false. -errno
  * when there can be no file at all (read-only, full). */
 int audit_state_open(struct state_dir *d, struct audit_state **ret, struct audit_state_old *ret_old);
+/* The same without touching the file, for mcp-tunnel-audit: path names the file itself, which a process may be using. -ENOENT and
+ * others of opening; -EINVAL: it is no state of this version, or holds no head. */
+int audit_state_peek(const char *path, struct audit_state_old *ret);
 /* The calls of the process before have their audit.gap in the sink. */
 void audit_state_old_told(struct audit_state *s);
 

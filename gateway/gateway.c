@@ -356,7 +356,8 @@ static int build(struct gateway *g, char *err, size_t err_size)
 		return r;
 	make_exchanges(g);
 	r = start_events(g);
-	if (r == 0 && g->cfg->health_addr)
+	/* A check must work beside a gateway that runs. */
+	if (r == 0 && g->cfg->health_addr && !g->cfg->check_config)
 		r = health_start(loop_base(g->loop), g->cfg->health_addr, &health_callbacks, g, err, err_size, &g->health);
 	return r;
 }

@@ -200,6 +200,20 @@ static int start_events(struct relay_program *p)
 	return rc;
 }
 
+/* Not for a check: it must work beside a relay that runs. */
+static int listen_all(struct relay_program *p, char *err, size_t err_size)
+{
+	struct relay *r = &p->relay;
+	const struct relay_config *cfg = r->cfg;
+	int rc = 0;
+
+	for (size_t i = 0; i < cfg->n_listeners && rc == 0; i++)
+		rc = add_listener(p, &cfg->listeners[i], &p->listeners[i], err, err_size);
+	if (rc == 0 && cfg->admin_addr)
+		rc = health_start(loop_base(r->loop), cfg->admin_addr, &health_callbacks, r, err, err_size, &p->health);
+	return rc;
+}
+
 static int build(struct relay_program *p, char *err, size_t err_size)
 {
 	struct relay *r = &p->relay;
@@ -220,10 +234,8 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 		rc = hold_new(r->loop, cfg->hold_ms, &r->hold);
 	if (rc == 0)
 		rc = start_events(p);
-	for (size_t i = 0; i < cfg->n_listeners && rc == 0; i++)
-		rc = add_listener(p, &cfg->listeners[i], &p->listeners[i], err, err_size);
-	if (rc == 0 && cfg->admin_addr)
-		rc = health_start(loop_base(r->loop), cfg->admin_addr, &health_callbacks, r, err, err_size, &p->health);
+	if (rc == 0 && !cfg->check_config)
+		rc = listen_all(p, err, err_size);
 	return rc;
 }
 

@@ -280,13 +280,21 @@ static bool take_hex(struct span s, uint8_t out[SHA256_LEN])
 	return s.len == AUDIT_CHAIN_HEX && hex_decode(s, out, SHA256_LEN) == 0;
 }
 
+bool log_head_make(struct span chain_id, uint64_t seq, struct span hash, struct log_head *ret)
+{
+	if (chain_id.len == 0 || chain_id.len > LOG_CHAIN_ID_MAX || memchr(chain_id.p, '\0', chain_id.len))
+		return false;
+	memcpy(ret->chain_id, chain_id.p, chain_id.len);
+	ret->chain_id[chain_id.len] = '\0';
+	ret->seq = seq;
+	return seq < UINT64_MAX && take_hex(hash, ret->hash);
+}
+
 static bool take_head(struct span id, struct span seq, struct span hash, struct log_head *ret)
 {
-	if (id.len == 0 || id.len > LOG_CHAIN_ID_MAX || memchr(id.p, '\0', id.len))
-		return false;
-	memcpy(ret->chain_id, id.p, id.len);
-	ret->chain_id[id.len] = '\0';
-	return span_u64(seq, &ret->seq) == 0 && ret->seq < UINT64_MAX && take_hex(hash, ret->hash);
+	uint64_t n;
+
+	return span_u64(seq, &n) == 0 && log_head_make(id, n, hash, ret);
 }
 
 static void find_words(const struct log_parser *p, struct log_record *r)

@@ -71,5 +71,8 @@ enum log_result {
  * static text for people. -errno: out of memory, or no digest. */
 int log_parse(struct log_parser *p, struct span line, enum side side, struct log_record *ret, const char **ret_why);
 
+/* Whether it is a head: chain id of 1 to LOG_CHAIN_ID_MAX bytes, hash in hex. */
+bool log_head_make(struct span chain_id, uint64_t seq, struct span hash, struct log_head *ret);
+
 /* RFC 3339 in UTC to microseconds since 1970; false when it is none. */
 bool log_time(struct span text, uint64_t *ret_us);

@@ -7,7 +7,7 @@
 #include "gateway/audit/command.h"
 
 static const char usage[] =
-	"Usage: mcp-tunnel-audit verify [--relay FILE]... [--json|--quiet] FILE...\n"
+	"Usage: mcp-tunnel-audit verify [--relay FILE]... [--state FILE]... [--json|--quiet] FILE...\n"
 	"       mcp-tunnel-audit hash --key-file FILE | --token-file FILE | --sha256 [FILE]\n"
 	"       mcp-tunnel-audit canary [--gateway ADDRESS]\n"
 	"       mcp-tunnel-audit canary --check NONCE FILE...\n"

@@ -189,8 +189,9 @@ static int claim_add(struct trail *t, enum side side, enum claim_source source, 
 	void *entry;
 	int r = chain_get(t, head->chain_id, side, &c);
 
-	if (r < 0 || !c || c->side != side)
+	if (r < 0 || !c || (source == CLAIM_RELAY && c->side != side))
 		return r;
+	side = c->side;
 	c->claimed_us = MAX(c->claimed_us, time_us);
 	known = heads_ask(&t->heads[side], c->index, head->seq, head->hash);
 	if (known != HEADS_UNKNOWN) {
@@ -227,11 +228,11 @@ static void claims_check(struct trail *t, struct chain *c, const struct log_reco
 	}
 }
 
-int trail_claim(struct trail *t, enum side side, const struct log_head *head, uint64_t time_us)
+int trail_claim(struct trail *t, const struct log_head *head, uint64_t time_us)
 {
 	const struct place nowhere = { 0 };
 
-	return claim_add(t, side, CLAIM_STATE, head, nowhere, time_us);
+	return claim_add(t, SIDE_GATEWAY, CLAIM_STATE, head, nowhere, time_us);
 }
 
 /* ---- Records ---- */
@@ -256,6 +257,9 @@ int trail_add(struct trail *t, const struct log_record *r)
 
 	if (e < 0 || !c)
 		return e;
+	/* Known from a claim alone, so far. */
+	if (c->n_records == 0)
+		c->side = r->side;
 	count(t, r);
 	if (chain_add(c, t->f, &t->heads[c->side], r, t->n_read++) == CHAIN_AGAIN)
 		return 0;

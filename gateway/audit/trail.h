@@ -19,8 +19,8 @@ DEFINE_CLEANUP(struct trail *, trail_free)
 void trail_expect_both(struct trail *t);
 /* -errno: out of memory, or no digest. */
 int trail_add(struct trail *t, const struct log_record *r);
-/* A head that a state file has. */
-int trail_claim(struct trail *t, enum side side, const struct log_head *head, uint64_t time_us);
+/* A head that a state file has; before any record of its chain. */
+int trail_claim(struct trail *t, const struct log_head *head, uint64_t time_us);
 
 struct trail_sums {
 	uint64_t n_records[SIDE_N], n_requests[SIDE_N], n_denied[SIDE_N];

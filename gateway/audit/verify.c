@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/audit_state.h"
 #include "gateway/audit/command.h"
 #include "gateway/audit/inputs.h"
 #include "gateway/audit/trail.h"
@@ -14,15 +15,17 @@ enum { STAMP_MAX = 32 };
 struct job {
 	struct input_file *files;
 	const char **names; /* of the files, for findings */
-	size_t n_files;
+	const char **states;
+	size_t n_files, n_states;
 	bool json, quiet, has_relay;
 };
 
 static const char usage[] =
-	"Usage: mcp-tunnel-audit verify [--relay FILE]... [--json|--quiet] FILE...\n"
+	"Usage: mcp-tunnel-audit verify [--relay FILE]... [--state FILE]... [--json|--quiet] FILE...\n"
 	"\n"
 	"  FILE          what journalctl -a -o json printed, or a file of --audit file:PATH; - is standard input\n"
 	"  --relay FILE  the relay's log: calls and heads are compared\n"
+	"  --state FILE  the file \"audit\" in the state directory: the head in it must be in the log\n"
 	"  --json        an object a line\n"
 	"  --quiet       the exit status only\n"
 	"\n"
@@ -32,6 +35,7 @@ static void job_done(struct job *j)
 {
 	free(j->files);
 	free(j->names);
+	free(j->states);
 }
 
 static void add_file(struct job *j, const char *path, bool is_relay)
@@ -44,9 +48,9 @@ static void add_file(struct job *j, const char *path, bool is_relay)
 static int parse(int argc, char **argv, struct job *j)
 {
 	static const struct option options[] = {
-		{ "relay", required_argument, NULL, 'r' }, { "json", no_argument, NULL, 'j' },
-		{ "quiet", no_argument, NULL, 'q' },	   { "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
+		{ "relay", required_argument, NULL, 'r' }, { "state", required_argument, NULL, 's' },
+		{ "json", no_argument, NULL, 'j' },	   { "quiet", no_argument, NULL, 'q' },
+		{ "help", no_argument, NULL, 'h' },	   { NULL, 0, NULL, 0 },
 	};
 	size_t n_stdin = 0;
 	int c;
@@ -55,6 +59,8 @@ static int parse(int argc, char **argv, struct job *j)
 		if (c == 'r') {
 			add_file(j, optarg, true);
 			j->has_relay = true;
+		} else if (c == 's') {
+			j->states[j->n_states++] = optarg;
 		} else if (c == 'j') {
 			j->json = true;
 		} else if (c == 'q') {
@@ -180,12 +186,47 @@ static void print_json(const struct findings *f, const struct trail_sums *s, uin
 
 /* ---- The work ---- */
 
+/* What the process that uses the state directory has seen accepted. Read before the log: the log may be newer. */
+static int claim_state(const char *path, struct findings *f, struct trail *t)
+{
+	struct finding w = { .weight = FINDING_UNSURE, .kind = "unreadable" };
+	struct audit_state_old old;
+	char name[FINDING_TEXT_MAX];
+	struct log_head head;
+	int r = audit_state_peek(path, &old);
+
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0) {
+		finding_add(f, &w, "%s: %s", finding_text(span_of(path), name),
+			    r == -EINVAL ? "it is no audit state, or has no head" : strerror(-r));
+		return 0;
+	}
+	if (log_head_make(span_of(old.chain_id), old.seq, span_of(old.head), &head))
+		r = trail_claim(t, &head, old.time_us);
+	else
+		finding_add(f, &w, "%s: the head in it is none", finding_text(span_of(path), name));
+	audit_state_old_done(&old);
+	return r;
+}
+
+static int claim_states(const struct job *j, struct findings *f, struct trail *t)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < j->n_states; i++)
+		r = claim_state(j->states[i], f, t);
+	return r;
+}
+
 static int read_all(const struct job *j, struct findings *f, struct trail *t, struct trail_sums *ret, uint64_t *ret_others)
 {
 	_cleanup_(inputs_freep) struct inputs *in = NULL;
 	const struct log_record *record;
-	int r = inputs_new(j->files, j->n_files, f, &in);
+	int r = claim_states(j, f, t);
 
+	if (r == 0)
+		r = inputs_new(j->files, j->n_files, f, &in);
 	if (r < 0)
 		return r;
 	if (j->has_relay || inputs_have_both(in))
@@ -229,8 +270,9 @@ static int verify(const struct job *j)
 int command_verify(int argc, char **argv)
 {
 	struct job j = { .files = calloc((size_t)argc, sizeof(*j.files)),
-			 .names = calloc((size_t)argc, sizeof(*j.names)) };
-	int status = j.files && j.names ? parse(argc, argv, &j) : command_fail("out of memory");
+			 .names = calloc((size_t)argc, sizeof(*j.names)),
+			 .states = calloc((size_t)argc, sizeof(*j.states)) };
+	int status = j.files && j.names && j.states ? parse(argc, argv, &j) : command_fail("out of memory");
 
 	if (status < 0)
 		status = verify(&j);

@@ -261,11 +261,12 @@ def play(programs, work, certs):
     return lambda scene: scenes.play(scene, programs, work, certificate, certs.ca.cert)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(request, play):
-    """{name: future} of the module's scenarios that were asked for, under way side by side."""
-    wanted = [i for i in request.session.items if i.module is request.module and "running" in i.fixturenames]
-    names = [i.callspec.params["name"] for i in wanted]
+    """{name: future} of the scenarios that were asked for, under way side by side; the longest begin first."""
+    items = [i for i in request.session.items if "running" in i.fixturenames]
+    wanted = [(i.callspec.params["name"], i.module.TOGETHER[i.callspec.params["name"]]) for i in items]
+    wanted.sort(key=lambda pair: -pair[1].seconds)
     pool = concurrent.futures.ThreadPoolExecutor(scenes.SIDE_BY_SIDE)
-    yield {name: pool.submit(play, request.module.TOGETHER[name]) for name in names}
+    yield {name: pool.submit(play, scene) for name, scene in wanted}
     pool.shutdown(cancel_futures=True)

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from lib.audit_log import Chain, Clock, ZEROS, both, file_lines, journal_lines, seal, whole
+from lib.audit_log import Chain, Clock, ZEROS, both, file_lines, journal_lines, seal, state_file, whole
 from lib.procs import SCALE
 
 
@@ -185,6 +185,21 @@ def test_put_in(tool, first):
     assert [s["line"] for s in said if s.get("finding") == "forged"] == [9 if first else 10]
 
 
+def test_put_in_too_late(tool):
+    """In the place of one that is gone, and not chained to the ones around."""
+    log = whole()
+    false = seal({**log[8], "MCP_TOOL": "forged", "MCP_CHAIN_PREV": ZEROS})
+    log[8:10] = []
+    log.insert(9, false)
+    status, found, _ = tool.verify(log)
+    assert status == 1 and found[:3] == [("forged", 8, 8), ("swapped", 8, 8), ("deleted", 9, 9)], found
+    log = whole()
+    false = seal({**log[8], "MCP_TOOL": "forged"})
+    del log[8]
+    log.insert(9, false)
+    assert tool.verify(log)[:2] == (1, [("forged", 8, 8), ("swapped", 8, 8)])
+
+
 def test_put_in_with_no_place(tool):
     log = whole()
     for name in ("MCP_CHAIN", "MCP_SEQ"):
@@ -243,6 +258,28 @@ def test_rewritten_chain(tool):
     status, found, said = tool.verify(gateway, "--relay", tool.write(relay))
     assert (status, found) == (1, [("forged", 10, 10)]), said
     assert said[-1]["heads"]["differ"] == 6 and "seq 8" in next(s["text"] for s in said if s.get("finding") == "forged")
+
+
+def test_state(tool):
+    """The head in the state directory shows an end that was cut off, and a chain that was written anew."""
+    for side in ("gateway", "relay"):
+        log = []
+        chain = Chain(log, Clock(), side=side)
+        chain.calls(5)
+        state = tool.directory / "audit"
+        state.write_bytes(state_file(chain.head))
+        assert tool.verify(log, "--state", state)[:2] == (0, [])
+        chain.calls(1)
+        assert tool.verify(log, "--state", state)[:2] == (0, []), "the log is newer"
+        assert tool.verify(log[:9], "--state", state)[:2] == (1, [("deleted", 9, 11)])
+        log[8]["MCP_TOOL"] = "harmless"
+        relink(log, 8)
+        assert tool.verify(log, "--state", state)[:2] == (1, [("forged", 11, 11)])
+    state.write_bytes(b"what")
+    assert tool.verify(log, "--state", state)[:2] == (2, [("unreadable", None, None)])
+    assert tool.verify(log, "--state", tool.directory / "none")[0] == 2
+    state.write_bytes(state_file({"chain": "0" * 32, "seq": 5, "hash": "1" * 64}, 2**63))
+    assert tool.verify(whole(), "--state", state)[:2] == (1, [("deleted", 0, 5)]), "a process that the log lacks"
 
 
 def test_other_arguments(tool):

@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import json
 import random
+import struct
 import uuid
 
 ZEROS = "0" * 64
@@ -44,6 +45,22 @@ def seal(record):
     message = record["MESSAGE"].rsplit(" chain=", 1)[0]
     record["MESSAGE"] = f"{message} chain={record['MCP_CHAIN']}"
     return record
+
+
+def state_file(head, time_us=0):
+    """The file "audit" of a state directory with this head (Chain.head), as daemon/audit_state.c lays it out."""
+
+    def fnv(data):
+        value = 0xCBF29CE484222325
+        for byte in data:
+            value = (value ^ byte) * 0x100000001B3 % 2**64
+        return value | 1
+
+    capacity = 4096
+    start = struct.pack("=8sIIQ", b"MCPAUDST", 1, 48, (2**32 - 1 - capacity) << 32 | capacity)
+    slot = struct.pack("=QQQQ32s64s", 1, head["seq"], time_us, 0, head["chain"].encode(), head["hash"].encode())
+    slot += struct.pack("=Q", fnv(slot))
+    return (start.ljust(512, b"\0") + slot).ljust(4096 + 48 * capacity, b"\0")
 
 
 class Clock:

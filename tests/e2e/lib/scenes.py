@@ -1,7 +1,7 @@
 """Scenarios: coroutines that a lab (lab.py) runs on a network of its own. A test file keeps them in two tables.
 
-ALONE holds those that measure latency, which run one by one; TOGETHER the others, which run side by side, since they spend
-their time waiting. The fixtures that play them are in conftest.py.
+TOGETHER holds those that run side by side, since they spend their time waiting; ALONE those that measure latency, which run one
+by one after them. The fixtures that play them are in conftest.py.
 """
 
 import pytest
@@ -13,10 +13,11 @@ QUICK = ("--keepalive", "5s")
 SIDE_BY_SIDE = 4
 
 
-def scenario(where, name=None, **options):
-    """Registers a coroutine; options are those of Lab."""
+def scenario(where, name=None, seconds=10, **options):
+    """Registers a coroutine. seconds: about how long it takes, where that is long; options are those of Lab."""
 
     def register(function):
+        function.seconds = seconds
         function.options = options or {"relay": QUICK, "gateway": QUICK}
         where[(name or function.__name__).replace("_", "-")] = function
         return function

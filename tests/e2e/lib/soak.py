@@ -5,12 +5,9 @@ import os
 import random
 import time
 
-import pytest
-
-from lib import netns
-from lib.lab import NAMES, Lab, until
-from lib.longpath import descriptors, private_dirty_kb
-from lib.procs import SCALE
+from .lab import until
+from .longpath import descriptors, private_dirty_kb
+from .procs import SCALE
 
 SOAK = os.environ.get("MCP_TUNNEL_SOAK") == "1"
 SECONDS, PHASE = (600, 20) if SOAK else (60, 10)
@@ -95,15 +92,3 @@ async def soak(lab):
             30,
             lambda: f"{name} to have no more than {idle[name]} descriptors, as before; has {descriptors(process.pid)}",
         )
-
-
-@pytest.mark.timeout((SECONDS + 200) * SCALE)
-def test_soak(programs, work, certs):
-    netns.require()
-    certificate = certs.ca.issue("soak", san=NAMES)
-    quick = ("--keepalive", "5s")
-    lab = Lab(programs, work, certificate, certs.ca.cert, relay=(*quick, "--hold", "60s"), gateway=quick)
-    try:
-        lab.run(soak)
-    finally:
-        lab.close()
