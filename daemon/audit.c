@@ -94,6 +94,7 @@ int audit_new(struct loop *l, const struct audit_config *cfg, char *err, size_t 
 		a->magic = AUDIT_MAGIC;
 		a->loop = l;
 		a->stamp_s = UINT64_MAX;
+		a->batch_max = AUDIT_BATCH_MAX;
 		TAILQ_INIT(&a->queue);
 		TAILQ_INIT(&a->written);
 		TAILQ_INIT(&a->judged);

@@ -144,6 +144,7 @@ struct audit {
 	size_t n_open; /* calls whose request is in the sink, and whose response is not */
 	struct loop_task flush;
 	bool flushing;
+	size_t batch_max; /* records that are offered at once */
 
 	struct event retry, writable, checkpoint;
 	bool writable_set;

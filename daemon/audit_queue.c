@@ -3,7 +3,10 @@
 
 #include "daemon/audit_private.h"
 
-enum { FLUSH_BATCHES = 8 }; /* in one turn of the loop */
+enum {
+	FLUSH_BATCHES = 8, /* in one turn of the loop */
+	BATCH_MIN = 4,
+};
 
 /* ---- The queue ---- */
 
@@ -110,7 +113,7 @@ static size_t fill(struct audit *a, int *error)
 	int r;
 
 	TAILQ_FOREACH(e, &a->queue, link) {
-		if (n == AUDIT_BATCH_MAX)
+		if (n == a->batch_max)
 			break;
 		r = audit_entry_complete(e, &a->origin, a->seq + n, prev, &a->whole);
 		if (r == 0)
@@ -217,7 +220,9 @@ int audit_send_batch(struct audit *a)
 	size_t n = fill(a, &making), taken;
 
 	taken = audit_writer_send(a->writer, &sending);
-	assert(taken <= n);
+	assert(taken <= n && n <= AUDIT_BATCH_MAX);
+	/* A sink with little room is not offered much: what it does not take was completed in vain. */
+	a->batch_max = taken < n ? MAX(2 * taken, (size_t)BATCH_MIN) : MIN(2 * a->batch_max, (size_t)AUDIT_BATCH_MAX);
 	if (taken)
 		commit(a, taken);
 	return sending < 0 ? sending : making;

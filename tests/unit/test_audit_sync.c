@@ -195,6 +195,26 @@ START_TEST(each_goes_on)
 }
 END_TEST
 
+/* A file that fails is opened anew each time: what is at the path by then takes the records. */
+START_TEST(opened_anew)
+{
+	char moved[120];
+
+	setup(AUDIT_SYNC_EACH, false);
+	snprintf(moved, sizeof(moved), "%s.1", path);
+	fail_with = EIO;
+	request();
+	wait_verdicts(1);
+	ck_assert_int_eq(rename(path, moved), 0);
+	fail_with = 0;
+	run_until(is_well);
+	ck_assert_uint_eq(count_lines(moved), 1);
+	ck_assert_str_eq(value_at(0, "mcp_event"), "call.response");
+	ck_assert_str_eq(value_at(1, "mcp_event"), "audit.gap");
+	end();
+}
+END_TEST
+
 START_TEST(interval)
 {
 	setup(AUDIT_SYNC_INTERVAL, false);
@@ -289,5 +309,5 @@ START_TEST(stop_and_free)
 }
 END_TEST
 
-UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(interval) ADD(off) ADD(rotation)
-			ADD(stop_and_free))
+UNIT_MAIN("audit_sync", ADD(each) ADD(each_fails) ADD(each_goes_on) ADD(opened_anew) ADD(interval) ADD(off)
+			ADD(rotation) ADD(stop_and_free))
