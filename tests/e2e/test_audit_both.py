@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from lib.journald import Journald
-from lib.procs import wait_until
+from lib.procs import run, wait_until
 from lib.rawhttp import JSON_HEADERS, Connection, rpc
 from lib.records import connect, exchange
 from lib.tunnel import Endpoint, Gateway, Relay
@@ -350,6 +350,26 @@ def stand_still(path):
         pass
     finally:
         sock.close()
+
+
+def test_both_logs_are_whole(both, programs):
+    """mcp-tunnel-audit says so of each, over two runs of both programs, and of the gateway's together with the heads at the relay."""
+    pair = both()
+    for _ in range(2):
+        assert pair.post().status == 200
+        assert pair.post(("X-Case", "status"), ("X-Status", "500 Oops")).status == 500
+        assert pair.post(body=b"no JSON").status == 400
+        pair.gateway.stop()
+        pair.relay.stop()
+        pair.relay.start()
+        pair.gateway.start()
+    pair.gateway.stop()
+    pair.relay.stop()
+    for arguments in ([pair.file], [pair.gateway.audit], ["--relay", pair.file, pair.gateway.audit]):
+        status, out, err = run([programs.audit, "verify", *arguments])
+        assert status == 0, f"{arguments}: {out}{err}"
+    pair.relay.start()
+    pair.gateway.start()
 
 
 def test_canary(both):
