@@ -67,22 +67,39 @@ void audit_hash_done(struct audit_hash *h)
 
 static int hash_text(const struct audit_hash *h, const char *form, struct span text, char *out)
 {
+	bool keyed = h->key_len && !h->plain;
 	uint8_t mac[SHA256_LEN];
 	size_t n;
 	int r;
 
-	if (h->key_len)
+	if (keyed)
 		r = digest_hmac_sha256(span_make(h->key, h->key_len), text.p, text.len, mac);
 	else
 		r = digest_sha256(text.p, text.len, mac);
 	if (r < 0)
 		return r;
-	if (h->key_len)
-		n = (size_t)snprintf(out, AUDIT_HASH_TEXT_LEN + 1, "hmac-sha256-%s:%s:", form, h->key_id);
+	if (keyed)
+		n = (size_t)snprintf(out, AUDIT_HASH_TEXT_LEN + 1, "hmac-sha256%s:%s:", form, h->key_id);
 	else
-		n = (size_t)snprintf(out, AUDIT_HASH_TEXT_LEN + 1, "sha256-%s:", form);
+		n = (size_t)snprintf(out, AUDIT_HASH_TEXT_LEN + 1, "sha256%s:", form);
 	hex_encode(mac, sizeof(mac), out + n);
 	return 0;
+}
+
+int audit_hash_session(const struct audit_hash *h, struct span session_id, char out[AUDIT_SESSION_TEXT_LEN + 1])
+{
+	struct audit_hash keyed = *h;
+	char text[AUDIT_HASH_TEXT_LEN + 1];
+	int r;
+
+	if (!h->key_len)
+		return -EINVAL;
+	keyed.plain = false;
+	r = hash_text(&keyed, "", session_id, text);
+	audit_hash_done(&keyed);
+	if (r == 0)
+		snprintf(out, AUDIT_SESSION_TEXT_LEN + 1, "%.*s", AUDIT_SESSION_TEXT_LEN, text);
+	return r;
 }
 
 int audit_hash_arguments(const struct audit_hash *h, struct span arguments, char out[AUDIT_HASH_TEXT_LEN + 1])
@@ -99,9 +116,9 @@ int audit_hash_arguments(const struct audit_hash *h, struct span arguments, char
 	buf_init(&canon, arguments.len * CANON_GROWTH + CANON_SLACK);
 	r = jcs_canonicalize(arguments, &canon);
 	if (r == 0)
-		r = hash_text(h, "jcs", buf_span(&canon), out);
+		r = hash_text(h, "-jcs", buf_span(&canon), out);
 	else if (r == JCS_UNCOVERED)
-		r = hash_text(h, "raw", arguments, out);
+		r = hash_text(h, "-raw", arguments, out);
 	buf_done(&canon);
 	return r;
 }

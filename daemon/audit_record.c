@@ -1,6 +1,9 @@
 #include "daemon/audit_record.h"
 
-enum { ESCAPED_UNIT_MAX = 16, CUT_MARK_LEN = 3, U64_DIGITS = 20 };
+#include <stdio.h>
+#include <time.h>
+
+enum { ESCAPED_UNIT_MAX = 16, CUT_MARK_LEN = 3 };
 
 static const char cut_mark[] = "\xe2\x80\xa6";
 
@@ -102,28 +105,44 @@ size_t audit_escape(struct span in, char *dst, size_t max, bool quoted)
 	return n;
 }
 
-static size_t put_u64(uint64_t value, char dst[U64_DIGITS])
+size_t audit_put_u64(uint64_t value, char dst[AUDIT_U64_DIGITS])
 {
-	char digits[U64_DIGITS];
+	char digits[AUDIT_U64_DIGITS];
 	size_t n = 0;
 
 	do {
-		digits[U64_DIGITS - ++n] = (char)('0' + value % 10);
+		digits[AUDIT_U64_DIGITS - ++n] = (char)('0' + value % 10);
 		value /= 10;
 	} while (value);
-	memcpy(dst, digits + U64_DIGITS - n, n);
+	memcpy(dst, digits + AUDIT_U64_DIGITS - n, n);
 	return n;
+}
+
+/* The sign, and then the digits. */
+static size_t put_i64(int64_t value, char dst[1 + AUDIT_U64_DIGITS])
+{
+	if (value >= 0)
+		return audit_put_u64((uint64_t)value, dst);
+	dst[0] = '-';
+	return 1 + audit_put_u64(0 - (uint64_t)value, dst + 1);
+}
+
+void audit_format_time(uint64_t wall_us, char dst[AUDIT_TIME_LEN + 1])
+{
+	time_t s = (time_t)(wall_us / 1000000);
+	char fraction[8];
+	struct tm tm;
+
+	gmtime_r(&s, &tm);
+	if (strftime(dst, AUDIT_TIME_LEN + 1, "%Y-%m-%dT%H:%M:%S.000000Z", &tm) != AUDIT_TIME_LEN)
+		memcpy(dst, "1970-01-01T00:00:00.000000Z", AUDIT_TIME_LEN + 1);
+	snprintf(fraction, sizeof(fraction), "%06u", (unsigned)(wall_us % 1000000));
+	memcpy(dst + AUDIT_TIME_LEN - 7, fraction, 6);
 }
 
 void audit_record_begin(struct audit_record *r)
 {
-	static const char start[] = "MCPAUDIT v=1";
-
-	r->n_fields = 1;
-	r->n_text = 0;
-	r->n_line = sizeof(start) - 1;
-	memcpy(r->line, start, sizeof(start) - 1);
-	r->fields[0] = (struct journal_field){ "MESSAGE", span_make(r->line, r->n_line) };
+	r->n_fields = r->n_text = r->n_values = r->n_line = 0;
 }
 
 void audit_record_add(struct audit_record *r, const char *name, struct span value)
@@ -139,21 +158,43 @@ void audit_record_text(struct audit_record *r, const char *name, struct span val
 
 	if (!value.p)
 		return;
-	max = MIN(max, AUDIT_TEXT_BYTES - r->n_text);
+	max = MIN(max, MIN(AUDIT_VALUES_MAX - r->n_values, AUDIT_TEXT_BYTES - r->n_text));
 	n = max < CUT_MARK_LEN ? 0 : audit_escape(value, at, max, false);
+	r->n_text += n;
+	r->n_values += n;
+	audit_record_add(r, name, span_make(at, n));
+}
+
+static void add_copy(struct audit_record *r, const char *name, const char *p, size_t n)
+{
+	char *at = r->text + r->n_text;
+
+	assert(AUDIT_TEXT_BYTES - r->n_text >= n);
+	memcpy(at, p, n);
 	r->n_text += n;
 	audit_record_add(r, name, span_make(at, n));
 }
 
 void audit_record_u64(struct audit_record *r, const char *name, uint64_t value)
 {
-	char *at = r->text + r->n_text;
-	size_t n;
+	char text[AUDIT_U64_DIGITS];
 
-	assert(AUDIT_TEXT_BYTES - r->n_text >= U64_DIGITS);
-	n = put_u64(value, at);
-	r->n_text += n;
-	audit_record_add(r, name, span_make(at, n));
+	add_copy(r, name, text, audit_put_u64(value, text));
+}
+
+void audit_record_i64(struct audit_record *r, const char *name, int64_t value)
+{
+	char text[1 + AUDIT_U64_DIGITS];
+
+	add_copy(r, name, text, put_i64(value, text));
+}
+
+void audit_record_time(struct audit_record *r, const char *name, uint64_t wall_us)
+{
+	char text[AUDIT_TIME_LEN + 1];
+
+	audit_format_time(wall_us, text);
+	add_copy(r, name, text, AUDIT_TIME_LEN);
 }
 
 /* A pair is there whole or not at all. */
@@ -162,7 +203,7 @@ static void line_add(struct audit_record *r, const char *key, struct span value,
 	size_t key_len = strlen(key), need = key_len + value.len + 2 + (quoted ? 2 : 0);
 	char *at = r->line + r->n_line;
 
-	if (need > AUDIT_MESSAGE_MAX - r->n_line)
+	if (need > AUDIT_WORDS_MAX - r->n_line)
 		return;
 	*at++ = ' ';
 	memcpy(at, key, key_len);
@@ -176,7 +217,6 @@ static void line_add(struct audit_record *r, const char *key, struct span value,
 	if (quoted)
 		*at = '"';
 	r->n_line += need;
-	r->fields[0].value.len = r->n_line;
 }
 
 static bool is_bare_byte(char c)
@@ -211,9 +251,16 @@ void audit_line_word(struct audit_record *r, const char *key, struct span value)
 
 void audit_line_u64(struct audit_record *r, const char *key, uint64_t value)
 {
-	char text[U64_DIGITS];
+	char text[AUDIT_U64_DIGITS];
 
-	line_add(r, key, span_make(text, put_u64(value, text)), false);
+	line_add(r, key, span_make(text, audit_put_u64(value, text)), false);
+}
+
+void audit_line_i64(struct audit_record *r, const char *key, int64_t value)
+{
+	char text[1 + AUDIT_U64_DIGITS];
+
+	line_add(r, key, span_make(text, put_i64(value, text)), false);
 }
 
 /* Lower-case hex digits, not all of them 0. */

@@ -10,8 +10,10 @@
 
 enum audit_watch_state {
 	AUDIT_WATCH_WHOLE,      /* every record that was due is in the journal, and on disk if that is needed */
-	AUDIT_WATCH_MISSING,    /* some are not; also when the journal could not be read back for long, though it could before */
-	AUDIT_WATCH_VOLATILE,   /* all are there, but not on disk */
+	/* Some are not; also when reading takes longer than stuck_ms, so that nobody can tell. It ends when a newer record is visible, or the missing
+	 * ones are: so write one (the audit.gap) at once, whatever else is refused. */
+	AUDIT_WATCH_MISSING,
+	AUDIT_WATCH_VOLATILE,   /* all are there, but not on disk: Storage=volatile, or a full disk, when journald goes on in memory */
 	AUDIT_WATCH_UNREADABLE, /* it could not be told: no permission, no descriptors. No failure of the sink. */
 };
 /* MCP_GAP_CAUSE: "read-back-missing", "volatile-storage", "read-back-unreadable"; "whole". */
@@ -21,10 +23,12 @@ struct audit_watch_result {
 	bool ok; /* AUDIT_WATCH_WHOLE */
 	enum audit_watch_state state;
 	const char *cause;   /* as above; NULL when ok */
-	/* Not told before. A tail of records that is not visible yet is told as missing once; when it turns up later, the state is whole again. */
+	/* Not told before. A tail of records that is not visible yet is told as missing once; when it turns up after all, it counts as
+	 * late and the state is whole again. The oldest records, which journald gives up for new ones, are not missing. */
 	uint64_t missing;
 	uint64_t first_missing, last_missing; /* MCP_SEQ, when missing > 0; not all between them need be missing */
-	uint64_t from_us, to_us; /* when missing > 0: wall clock, between which they were written */
+	uint64_t from_us, to_us; /* when missing > 0: wall clock, between which they were written; from_us 0: since the start */
+	uint64_t late;
 	bool any;            /* newest_seq is known */
 	uint64_t newest_seq; /* seen in the journal */
 	uint64_t took_us;    /* on the thread */

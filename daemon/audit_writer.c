@@ -7,19 +7,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Escaping at most doubles a value. */
-enum { LINE_BYTES = 2 * (AUDIT_TEXT_BYTES + AUDIT_MESSAGE_MAX + 1024) + AUDIT_FIELDS_MAX * 72 };
-
 struct audit_writer {
 	struct journal *journal; /* NULL: a file */
 	char *path;
 	int fd;
 	bool torn; /* the file does not end with a newline */
 	size_t n;
-	char line[LINE_BYTES]; /* the first byte is kept for the newline after a torn line */
+	size_t ends[AUDIT_BATCH_MAX]; /* of each record, in bytes */
+	char bytes[1 + AUDIT_BATCH_BYTES]; /* the first is for the newline after a torn line */
 };
 
-/* What another process left behind when it died in the middle of a line, or when the disk was full. */
+/* What another process left behind when it died in the middle of a line. */
 static bool ends_torn(const char *path, int fd)
 {
 	struct stat st, again;
@@ -61,7 +59,8 @@ static int open_sink(struct audit_writer *w, enum audit_sink sink, const char *p
 		if (r == 0)
 			r = journal_connect(w->journal);
 		if (r < 0)
-			snprintf(err, err_size, "audit: cannot reach journald at %s: %s", path ? path : JOURNAL_SOCKET, strerror(-r));
+			snprintf(err, err_size, "audit: cannot reach journald at %s: %s", path ? path : JOURNAL_SOCKET,
+				 strerror(-r));
 		return r;
 	}
 	w->path = path ? strdup(path) : NULL;
@@ -105,15 +104,31 @@ int audit_writer_reopen(struct audit_writer *w)
 	return w->journal ? 0 : open_file(w);
 }
 
+int audit_writer_fd(const struct audit_writer *w)
+{
+	return w->journal ? journal_fd(w->journal) : w->fd;
+}
+
+bool audit_writer_is_file(const struct audit_writer *w)
+{
+	return !w->journal;
+}
+
+/* ---- The batch ---- */
+
 /* Values have no control characters and are UTF-8 (see audit_record.h). */
 static char *put_value(char *at, struct span s)
 {
-	for (size_t i = 0; i < s.len; i++) {
-		if (s.p[i] == '"' || s.p[i] == '\\')
-			*at++ = '\\';
-		*at++ = s.p[i];
+	const char *mark = s.p, *end = s.p + s.len;
+
+	for (const char *p = s.p; p < end; p++) {
+		if (*p != '"' && *p != '\\')
+			continue;
+		at = mempcpy(at, mark, (size_t)(p - mark));
+		*at++ = '\\';
+		mark = p;
 	}
-	return at;
+	return mark < end ? mempcpy(at, mark, (size_t)(end - mark)) : at;
 }
 
 static char *put_field(char *at, const struct journal_field *f)
@@ -121,8 +136,8 @@ static char *put_field(char *at, const struct journal_field *f)
 	*at++ = '"';
 	for (const char *p = f->name; *p; p++)
 		*at++ = *p >= 'A' && *p <= 'Z' ? (char)(*p | 0x20) : *p;
-	memcpy(at, "\":\"", 3);
-	at = put_value(at + 3, f->value);
+	at = mempcpy(at, "\":\"", 3);
+	at = put_value(at, f->value);
 	*at++ = '"';
 	return at;
 }
@@ -130,67 +145,143 @@ static char *put_field(char *at, const struct journal_field *f)
 /* The most that a field can take: every byte of the value escaped, and the marks around it. */
 static size_t field_bytes(const struct journal_field *f)
 {
-	return strlen(f->name) + 2 * f->value.len + 8;
+	return strlen(f->name) + 2 * f->value.len + 6;
 }
 
-static int make_line(struct audit_writer *w, const struct audit_record *r)
+static int make_line(const struct journal_field *fields, size_t n, char *dst, size_t size, size_t *ret_len)
 {
-	char *at = w->line, *end = w->line + sizeof(w->line) - 4;
+	char *at = dst, *end = dst + size;
 
-	*at++ = '\n';
-	for (size_t i = 0; i < r->n_fields; i++) {
-		if (field_bytes(&r->fields[i]) > (size_t)(end - at))
-			return -EMSGSIZE;
+	for (size_t i = 0; i < n; i++) {
+		if (field_bytes(&fields[i]) + 2 > (size_t)(end - at))
+			return -ENOBUFS;
 		*at++ = i ? ',' : '{';
-		at = put_field(at, &r->fields[i]);
+		at = put_field(at, &fields[i]);
 	}
 	*at++ = '}';
 	*at++ = '\n';
-	w->n = (size_t)(at - w->line);
+	*ret_len = (size_t)(at - dst);
 	return 0;
 }
 
-static ssize_t write_once(int fd, const char *p, size_t len)
+int audit_writer_add(struct audit_writer *w, const struct journal_field *fields, size_t n)
 {
-	ssize_t n;
+	size_t at = w->n ? w->ends[w->n - 1] : 0, len = 0;
+	char *dst = w->bytes + 1 + at;
+	int r;
 
-	do
-		n = write(fd, p, len);
-	while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
-}
-
-static int write_line(struct audit_writer *w)
-{
-	size_t before = w->torn ? 1 : 0, len = w->n - 1, done;
-	ssize_t n = write_once(w->fd, w->line + 1 - before, len + before);
-
-	if (n <= 0)
-		return n < 0 ? (int)n : -ENOSPC;
-	done = (size_t)n - before;
-	w->torn = done > 0 && done < len;
-	/* All but the newline: the record is there, and the next one brings the newline. */
-	return done + 1 >= len ? 0 : -ENOSPC;
-}
-
-int audit_writer_put(struct audit_writer *w, const struct audit_record *r)
-{
-	int e;
-
+	if (w->n == AUDIT_BATCH_MAX)
+		return -ENOBUFS;
 	if (w->journal)
-		return journal_send(w->journal, r->fields, r->n_fields);
-	e = make_line(w, r);
-	return e < 0 ? e : write_line(w);
+		r = journal_encode(fields, n, dst, AUDIT_BATCH_BYTES - at, &len);
+	else
+		r = make_line(fields, n, dst, AUDIT_BATCH_BYTES - at, &len);
+	if (r < 0)
+		return r;
+	w->ends[w->n++] = at + len;
+	return 0;
 }
 
-void audit_writer_explain(const struct audit_writer *w, int r, char *dst, size_t size)
+/* ---- Sending ---- */
+
+static size_t send_journal(struct audit_writer *w, int *error)
+{
+	struct span records[AUDIT_BATCH_MAX];
+	size_t start = 0, taken = 0;
+	int r;
+
+	for (size_t i = 0; i < w->n; i++) {
+		records[i] = span_make(w->bytes + 1 + start, w->ends[i] - start);
+		start = w->ends[i];
+	}
+	while (taken < w->n) {
+		r = journal_send_many(w->journal, records + taken, w->n - taken);
+		if (r < 0) {
+			*error = r;
+			break;
+		}
+		taken += (size_t)r;
+	}
+	return taken;
+}
+
+/* All of it, or as much as the file takes. */
+static size_t write_all(int fd, const char *p, size_t len, int *error)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = write(fd, p + done, len - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			*error = n < 0 ? -errno : -ENOSPC;
+			break;
+		}
+		done += (size_t)n;
+	}
+	return done;
+}
+
+/* The last n bytes of the file are the beginning of a line; nobody has written behind them. */
+static bool cut_off(int fd, size_t n)
+{
+	off_t at = lseek(fd, 0, SEEK_CUR);
+	struct stat st;
+
+	return at >= (off_t)n && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == at &&
+	       ftruncate(fd, at - (off_t)n) == 0;
+}
+
+static size_t send_file(struct audit_writer *w, int *error)
+{
+	size_t before = w->torn ? 1 : 0, taken = 0, done, rest;
+
+	w->bytes[0] = '\n';
+	done = write_all(w->fd, w->bytes + 1 - before, w->ends[w->n - 1] + before, error);
+	if (done == 0)
+		return 0;
+	done -= before;
+	w->torn = false;
+	while (taken < w->n && w->ends[taken] <= done)
+		taken++;
+	rest = done - (taken ? w->ends[taken - 1] : 0);
+	if (rest == 0 || cut_off(w->fd, rest))
+		return taken;
+	w->torn = true;
+	/* All but the newline: the record is there, and the next one brings the newline. */
+	return done + 1 == w->ends[taken] ? taken + 1 : taken;
+}
+
+size_t audit_writer_send(struct audit_writer *w, int *error)
+{
+	size_t taken;
+
+	*error = 0;
+	if (w->n == 0)
+		return 0;
+	taken = w->journal ? send_journal(w, error) : send_file(w, error);
+	if (taken == w->n)
+		*error = 0;
+	w->n = 0;
+	return taken;
+}
+
+bool audit_writer_is_gone(const struct audit_writer *w, int error)
+{
+	return w->journal && (error == -ENOENT || error == -ECONNREFUSED || error == -ENOTCONN ||
+			      error == -ECONNRESET || error == -EPIPE);
+}
+
+void audit_writer_explain(const struct audit_writer *w, int error, char *dst, size_t size)
 {
 	if (!w->journal)
-		snprintf(dst, size, "cannot write %s: %s", w->path, strerror(-r));
-	else if (r == -EAGAIN)
+		snprintf(dst, size, "cannot write %s: %s", w->path, strerror(-error));
+	else if (error == -EAGAIN)
 		snprintf(dst, size, "the queue of journald is full");
-	else if (r == -ENOENT || r == -ECONNREFUSED)
-		snprintf(dst, size, "journald is not running: %s", strerror(-r));
+	else if (audit_writer_is_gone(w, error))
+		snprintf(dst, size, "journald is not running: %s", strerror(-error));
 	else
-		snprintf(dst, size, "journald does not take records: %s", strerror(-r));
+		snprintf(dst, size, "journald does not take records: %s", strerror(-error));
 }

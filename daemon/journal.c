@@ -11,7 +11,12 @@
 
 #include "base/buf.h"
 
-enum { NAME_MAX_LEN = 64, SEND_QUEUE_BYTES = 8 * 1024 * 1024 };
+enum {
+	NAME_MAX_LEN = 64,
+	FIELD_EXTRA = 1 + sizeof(uint64_t) + 1, /* what a field takes besides name and value */
+	SEND_QUEUE_BYTES = 8 * 1024 * 1024,
+	MANY_MAX = 64, /* datagrams for one system call */
+};
 
 struct journal {
 	struct sockaddr_un addr;
@@ -81,10 +86,8 @@ int journal_connect(struct journal *j)
 	return 0;
 }
 
-static bool name_valid(const char *name)
+static bool name_valid(const char *name, size_t n)
 {
-	size_t n = strlen(name);
-
 	if (n == 0 || n > NAME_MAX_LEN || name[0] < 'A' || name[0] > 'Z')
 		return false;
 	for (size_t i = 0; i < n; i++)
@@ -94,22 +97,49 @@ static bool name_valid(const char *name)
 }
 
 /* NAME \n, length (64 bits, little endian), value, \n. */
-static int add_field(struct buf *b, const struct journal_field *f)
+int journal_encode(const struct journal_field *fields, size_t n, char *dst, size_t size, size_t *ret_len)
 {
-	uint64_t len = htole64(f->value.len);
+	char *at = dst, *end = dst + size;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t name_len = strlen(fields[i].name), len = fields[i].value.len;
+		uint64_t le = htole64(len);
+
+		if (!name_valid(fields[i].name, name_len))
+			return -EINVAL;
+		if (len > (size_t)(end - at) || (size_t)(end - at) - len < name_len + FIELD_EXTRA)
+			return -ENOBUFS;
+		memcpy(at, fields[i].name, name_len);
+		at += name_len;
+		*at++ = '\n';
+		memcpy(at, &le, sizeof(le));
+		at += sizeof(le);
+		if (len)
+			memcpy(at, fields[i].value.p, len);
+		at += len;
+		*at++ = '\n';
+	}
+	*ret_len = (size_t)(at - dst);
+	return 0;
+}
+
+static int encode_one(struct journal *j, const struct journal_field *fields, size_t n)
+{
+	size_t len = 0;
+	uint8_t *at;
 	int r;
 
-	if (!name_valid(f->name))
-		return -EINVAL;
-	r = buf_add_str(b, f->name);
+	buf_drop(&j->record, buf_len(&j->record));
+	for (size_t i = 0; i < n; i++) {
+		if (fields[i].value.len > JOURNAL_RECORD_MAX)
+			return -ENOBUFS;
+		len += strlen(fields[i].name) + fields[i].value.len + FIELD_EXTRA;
+	}
+	r = buf_reserve(&j->record, len, &at);
 	if (r == 0)
-		r = buf_add(b, "\n", 1);
+		r = journal_encode(fields, n, (char *)at, len, &len);
 	if (r == 0)
-		r = buf_add(b, &len, sizeof(len));
-	if (r == 0)
-		r = buf_add_span(b, f->value);
-	if (r == 0)
-		r = buf_add(b, "\n", 1);
+		buf_commit(&j->record, len);
 	return r;
 }
 
@@ -185,17 +215,52 @@ static bool is_gone(int r)
 int journal_send(struct journal *j, const struct journal_field *fields, size_t n)
 {
 	bool fresh = j->fd < 0;
-	int r = 0;
+	int r = encode_one(j, fields, n);
 
-	buf_drop(&j->record, buf_len(&j->record));
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = add_field(&j->record, &fields[i]);
 	if (r < 0)
 		return r;
 	r = send_once(j, buf_span(&j->record));
 	if (is_gone(r) && !fresh) {
 		disconnect(j);
 		r = send_once(j, buf_span(&j->record));
+	}
+	if (is_gone(r))
+		disconnect(j);
+	return r;
+}
+
+static int send_many_once(struct journal *j, const struct span *records, size_t n)
+{
+	struct mmsghdr msgs[MANY_MAX];
+	struct iovec iov[MANY_MAX];
+	int r = journal_connect(j);
+
+	if (r < 0)
+		return r;
+	n = MIN(n, (size_t)MANY_MAX);
+	memset(msgs, 0, n * sizeof(msgs[0]));
+	for (size_t i = 0; i < n; i++) {
+		iov[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)records[i].p, .iov_len = records[i].len };
+		msgs[i].msg_hdr.msg_iov = &iov[i];
+		msgs[i].msg_hdr.msg_iovlen = 1;
+	}
+	r = sendmmsg(j->fd, msgs, (unsigned)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (r >= 0)
+		return r;
+	if (errno != EMSGSIZE && errno != ENOBUFS)
+		return -errno;
+	r = send_once(j, records[0]);
+	return r < 0 ? r : 1;
+}
+
+int journal_send_many(struct journal *j, const struct span *records, size_t n)
+{
+	bool fresh = j->fd < 0;
+	int r = send_many_once(j, records, n);
+
+	if (is_gone(r) && !fresh) {
+		disconnect(j);
+		r = send_many_once(j, records, n);
 	}
 	if (is_gone(r))
 		disconnect(j);

@@ -33,5 +33,10 @@ int journal_connect(struct journal *j);
  * blocks. */
 int journal_send(struct journal *j, const struct journal_field *fields, size_t n);
 
+/* For batches. A record as it travels goes to dst, at most size bytes. -ENOBUFS: no room; -EINVAL: a field's name. */
+int journal_encode(const struct journal_field *fields, size_t n, char *dst, size_t size, size_t *ret_len);
+/* Encoded records, a datagram each: how many from the front were taken, at least one; or why not even one, as above. */
+int journal_send_many(struct journal *j, const struct span *records, size_t n);
+
 /* -1 while not connected. Changes when a send has to connect anew. */
 int journal_fd(const struct journal *j);

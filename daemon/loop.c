@@ -24,6 +24,7 @@ struct loop {
 	STAILQ_HEAD(, loop_free) frees;
 	uint8_t *scratch[4]; /* rx, rx_raw, tx, tx_raw */
 	uint64_t now_us;     /* 0: to be taken */
+	uint64_t turn_max_us;
 	bool running;
 	bool stop;
 };
@@ -177,6 +178,11 @@ static void end_turn(struct loop *l)
 	run_frees(l);
 }
 
+uint64_t loop_turn_max_us(const struct loop *l)
+{
+	return l->turn_max_us;
+}
+
 static bool has_tasks(const struct loop *l)
 {
 	return !TAILQ_EMPTY(&l->tasks) || !TAILQ_EMPTY(&l->next);
@@ -184,10 +190,13 @@ static bool has_tasks(const struct loop *l)
 
 static int run_turns(struct loop *l)
 {
+	uint64_t began;
 	int r;
 
 	for (;;) {
+		began = loop_now_us(l);
 		end_turn(l);
+		l->turn_max_us = MAX(l->turn_max_us, clock_now_us() - began);
 		if (l->stop && TAILQ_EMPTY(&l->at_free))
 			return 0;
 		l->now_us = 0;

@@ -35,6 +35,9 @@ uint64_t clock_now_us(void);
 /* Wall clock, for records only. */
 uint64_t clock_wall_us(void);
 
+/* The longest turn so far, from its first look at the clock to its end: for as long nothing else could happen. */
+uint64_t loop_turn_max_us(const struct loop *l);
+
 /* Work for the end of the turn, run once in the order of asking, before anything that was closed is freed. Asking twice before it ran does
  * nothing. A task is embedded in its owner; the owner cancels it when it dies. Tasks may ask for other tasks: they run in
  * the same end of turn, at most a few rounds. */

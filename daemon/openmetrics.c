@@ -25,6 +25,13 @@ int openmetrics_rows(struct buf *out, const char *prefix, const struct openmetri
 
 	if (r == 0)
 		r = buf_printf(out, "%s_build_info{version=\"" MCP_TUNNEL_VERSION "\"} 1\n", prefix);
+	return r < 0 ? r : openmetrics_add(out, prefix, rows, n);
+}
+
+int openmetrics_add(struct buf *out, const char *prefix, const struct openmetrics_row *rows, size_t n)
+{
+	int r = 0;
+
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = add_row(out, prefix, &rows[i]);
 	return r;

@@ -18,5 +18,8 @@ struct openmetrics_row {
 /* PREFIX_build_info with the version, then the rows. */
 int openmetrics_rows(struct buf *out, const char *prefix, const struct openmetrics_row *rows, size_t n);
 
+/* More rows. */
+int openmetrics_add(struct buf *out, const char *prefix, const struct openmetrics_row *rows, size_t n);
+
 /* A counter with the label `reason`: counts[code] for each code of proto/reasons.def below n. */
 int openmetrics_by_reason(struct buf *out, const char *prefix, const char *name, const char *help, const uint64_t *counts, size_t n);

@@ -1,14 +1,10 @@
 #include "gateway/config.h"
 
-#include <unistd.h>
-
 #define CONFIG_STRUCT struct gateway_config
 static const struct config_option options[] = {
 #include "daemon/config_rows.h"
 #include "gateway/config.def"
 };
-
-static const char journal_socket[] = "/run/systemd/journal/socket";
 
 static int finish_relay(struct config *c, struct gateway_config *cfg, const char *text)
 {
@@ -31,22 +27,15 @@ static int finish_relay(struct config *c, struct gateway_config *cfg, const char
 	return 0;
 }
 
-static int finish_audit(struct config *c, struct gateway_config *cfg)
+/* systemd may name several in $STATE_DIRECTORY; the first is meant. */
+static int finish_state(struct config *c, struct gateway_config *cfg)
 {
-	struct span sink = span_of(cfg->audit);
+	struct span list = span_of(cfg->state_dir ? cfg->state_dir : getenv("STATE_DIRECTORY"));
+	struct span path = cfg->state_dir ? list : span_split(&list, ':');
 
-	if (!cfg->audit)
-		cfg->audit_kind = access(journal_socket, F_OK) == 0 ? GATEWAY_AUDIT_JOURNALD : GATEWAY_AUDIT_NONE;
-	else if (span_is(sink, "none"))
-		cfg->audit_kind = GATEWAY_AUDIT_NONE;
-	else if (span_is(sink, "journald"))
-		cfg->audit_kind = GATEWAY_AUDIT_JOURNALD;
-	else if (span_starts(sink, "file:/") && sink.len > 6)
-		cfg->audit_kind = GATEWAY_AUDIT_FILE;
-	else
-		return config_fail(c, "audit", cfg->audit,
-				   "is not allowed; give journald, file:/PATH (absolute) or none");
-	cfg->audit_path = cfg->audit_kind == GATEWAY_AUDIT_FILE ? cfg->audit + 5 : NULL;
+	if (path.len >= sizeof(cfg->state_path))
+		return config_fail(c, "state-dir", NULL, "the path is too long");
+	snprintf(cfg->state_path, sizeof(cfg->state_path), "%.*s", SPAN_FMT(path));
 	return 0;
 }
 
@@ -147,7 +136,9 @@ static int finish(struct config *c, void *target)
 	if (r == 0)
 		r = finish_proxy(c, cfg);
 	if (r == 0)
-		r = finish_audit(c, cfg);
+		r = audit_options_finish(c, &cfg->audit);
+	if (r == 0)
+		r = finish_state(c, cfg);
 	if (r == 0)
 		r = finish_health(c, cfg);
 	return r;

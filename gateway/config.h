@@ -2,15 +2,14 @@
 #pragma once
 
 #include "base/log.h"
+#include "daemon/audit_options.h"
 #include "daemon/config.h"
 #include "daemon/egress.h"
 #include "daemon/tls.h"
 #include "daemon/url.h"
 #include "gateway/guard.h"
 
-enum { GATEWAY_RELAYS_MAX = 8 };
-
-enum gateway_audit { GATEWAY_AUDIT_NONE, GATEWAY_AUDIT_JOURNALD, GATEWAY_AUDIT_FILE };
+enum { GATEWAY_RELAYS_MAX = 8, GATEWAY_PATH_MAX = 4096 };
 
 struct gateway_config {
 	/* As in config.def. */
@@ -33,7 +32,8 @@ struct gateway_config {
 	uint64_t max_response_bytes; /* 0: no limit */
 	unsigned max_streams;
 	uint64_t call_timeout_ms; /* 0: none */
-	char *audit;
+	struct audit_options audit;
+	char *state_dir;
 	char *health_listen;
 	int log_choice;
 	char *config_file;
@@ -44,9 +44,8 @@ struct gateway_config {
 	size_t n_relays;
 	struct tls_client_options relay_tls, upstream_tls; /* upstream_tls: for https:// */
 	struct egress_config egress;
+	char state_path[GATEWAY_PATH_MAX]; /* state_dir, or of $STATE_DIRECTORY; empty: none */
 	struct guard guard;
-	enum gateway_audit audit_kind;
-	const char *audit_path;   /* into audit, for GATEWAY_AUDIT_FILE */
 	const char *health_addr;  /* into health_listen; NULL: none */
 	enum log_level log_level;
 };

@@ -16,7 +16,7 @@ struct exchange_request {
 	struct buf body;
 	struct mcp_scan *scan; /* NULL for GET and DELETE */
 	struct policy_mirror mirror;
-	char *agent, *agent_auth, *trace;
+	size_t collected; /* what of it counts in collected_bytes */
 };
 
 struct exchange {
@@ -26,17 +26,15 @@ struct exchange {
 	struct tp_stream *stream;
 	struct upstream_call *call;
 	struct exchange_request *request; /* NULL once sent */
-	struct audit_open **audits; /* of each call in the body: one, or those of a batch */
-	size_t n_audits;
+	struct audit_calls *audit; /* NULL for GET and DELETE, which are no calls */
 	struct event *timer;
 	char call_id[37];
 	bool idempotent; /* GET */
 	bool is_post;
 	bool end_sent; /* with the last byte of a known length */
-	unsigned http_status;
 	uint64_t response_length; /* Content-Length; UINT64_MAX: not known */
 	uint64_t response_bytes;
-	uint64_t started_us, ttfb_us;
+	uint64_t started_us;
 };
 
 void exchange_context_init(struct exchange_context *x)
@@ -51,14 +49,11 @@ static void request_free(struct exchange *e)
 
 	if (!q)
 		return;
-	e->x->collected_bytes -= buf_len(&q->body);
+	e->x->collected_bytes -= q->collected;
 	buf_done(&q->head);
 	buf_done(&q->body);
 	mcp_scan_free(q->scan);
 	policy_mirror_done(&q->mirror);
-	free(q->agent);
-	free(q->agent_auth);
-	free(q->trace);
 	free(q);
 	e->request = NULL;
 }
@@ -67,18 +62,10 @@ static void request_free(struct exchange *e)
 static void exchange_end(struct exchange *e, uint32_t reason, const char *detail)
 {
 	struct exchange_context *x = e->x;
-	const struct audit_ending ending = {
-		.reason = reason,
-		.http_status = e->http_status,
-		.response_bytes = e->response_bytes,
-		.ttfb_us = e->ttfb_us,
-	};
 
 	log_debug("call %s ended: %s%s%s", e->call_id, reason == TP_REASON_NONE ? "complete" : tp_reason_name(reason),
 		  detail ? ": " : "", detail ? detail : "");
-	for (size_t i = 0; i < e->n_audits; i++)
-		audit_response(x->audit, e->audits[i], &ending);
-	free(e->audits);
+	e->audit = audit_calls_end(e->audit, reason);
 	x->counters.ended[MIN(reason, (uint32_t)ARRAY_LEN(x->counters.ended) - 1)]++;
 	x->counters.response_bytes += e->response_bytes;
 	x->open--;
@@ -126,12 +113,14 @@ static int start_timer(struct exchange *e)
 
 /* Fields of the answer as they cross the tunnel: Content-Length only where it frames a body, so that the agent sees it. 0: more
  * than a frame carries. */
-static size_t response_fields(const struct http1_head *h, struct tp_field *fields, char status[4])
+static size_t response_fields(const struct http1_head *h, const char *audit_head, struct tp_field *fields, char status[4])
 {
 	size_t n = 0;
 
 	snprintf(status, 4, "%u", h->status % 1000);
 	fields[n++] = (struct tp_field){ SPAN(":status"), span_of(status) };
+	if (*audit_head)
+		fields[n++] = (struct tp_field){ SPAN(":audit"), span_of(audit_head) };
 	for (size_t i = 0; i < h->n_fields; i++) {
 		const struct http1_field *f = &h->fields[i];
 		bool is_length = span_iis(f->name, "Content-Length");
@@ -145,6 +134,19 @@ static size_t response_fields(const struct http1_head *h, struct tp_field *field
 	return n;
 }
 
+static void record_head(struct exchange *e, const struct http1_head *h)
+{
+	const struct audit_calls_head head = {
+		.status = h->status,
+		.content_type = http1_field_get(h, "Content-Type", NULL),
+		.encoded = http1_field_get(h, "Content-Encoding", NULL).p != NULL,
+		.ttfb_us = loop_now_us(e->x->loop) - e->started_us,
+	};
+
+	if (e->audit)
+		audit_calls_answer_head(e->audit, &head);
+}
+
 static void on_upstream_head(void *user, const struct http1_head *h)
 {
 	struct exchange *e = user;
@@ -154,10 +156,9 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 	int r;
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
-	e->http_status = h->status;
+	record_head(e, h);
 	e->response_length = h->body == HTTP1_BODY_LENGTH ? h->content_length : UINT64_MAX;
-	e->ttfb_us = loop_now_us(e->x->loop) - e->started_us;
-	n = response_fields(h, fields, status);
+	n = response_fields(h, e->x->audit->audit ? audit_head(e->x->audit->audit) : "", fields, status);
 	r = n ? tp_stream_head(e->stream, fields, n, false) : -E2BIG;
 	if (r < 0) {
 		exchange_fail(e, r == -E2BIG ? TP_REASON_UPSTREAM_PROTOCOL : TP_REASON_INTERNAL,
@@ -173,6 +174,8 @@ static void on_upstream_data(void *user, const uint8_t *p, size_t len)
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->response_bytes += len;
+	if (e->audit)
+		audit_calls_answer_data(e->audit, p, len);
 	if (e->x->max_response_bytes && e->response_bytes > e->x->max_response_bytes) {
 		exchange_fail(e, TP_REASON_UPSTREAM_TOO_LARGE, "--max-response-bytes of the gateway");
 		return;
@@ -219,6 +222,14 @@ static const struct upstream_ops upstream_callbacks = {
 
 /* ---- the request ---- */
 
+static struct span header(const struct tp_event *ev, const char *name)
+{
+	for (size_t i = 0; i < ev->n_fields; i++)
+		if (span_iis(ev->fields[i].name, name))
+			return ev->fields[i].value;
+	return (struct span){ NULL, 0 };
+}
+
 static int write_field(struct buf *out, const char *name, struct span value)
 {
 	return value.len ? http1_write_field(out, span_of(name), value) : 0;
@@ -261,6 +272,26 @@ static int finish_head(struct exchange *e)
 	return r < 0 ? r : http1_write_end(&q->head);
 }
 
+static struct audit_call audit_facts(const struct exchange *e, const struct tp_event *ev)
+{
+	return (struct audit_call){
+		.where = *e->x->where,
+		.call_id = span_of(e->call_id),
+		.agent = tp_field_get(ev->fields, ev->n_fields, ":agent"),
+		.agent_auth = tp_field_get(ev->fields, ev->n_fields, ":agent-auth"),
+		.route = tp_field_get(ev->fields, ev->n_fields, ":route"),
+		.trace = header(ev, "traceparent"),
+		.upstream = e->x->upstream_name,
+	};
+}
+
+static int audit_new_calls(struct exchange *e, const struct tp_event *ev)
+{
+	const struct audit_call facts = audit_facts(e, ev);
+
+	return audit_calls_new(e->x->audit, &facts, header(ev, "Mcp-Session-Id"), e->x->hash, &e->audit);
+}
+
 static int request_new(struct exchange *e, const struct tp_event *ev)
 {
 	struct exchange_request *q = calloc(1, sizeof(*q));
@@ -271,54 +302,15 @@ static int request_new(struct exchange *e, const struct tp_event *ev)
 	e->request = q;
 	buf_init(&q->head, 2 * HTTP1_HEAD_BYTES_MAX);
 	buf_init(&q->body, e->x->max_request_bytes);
-	q->agent = span_dup(tp_field_get(ev->fields, ev->n_fields, ":agent"));
-	q->agent_auth = span_dup(tp_field_get(ev->fields, ev->n_fields, ":agent-auth"));
-	for (size_t i = 0; i < ev->n_fields && !q->trace; i++)
-		if (span_iis(ev->fields[i].name, "traceparent"))
-			q->trace = span_dup(ev->fields[i].value);
-	if (!q->agent || !q->agent_auth)
-		return -ENOMEM;
 	if (e->is_post) {
 		r = mcp_scan_new(&q->scan);
+		if (r == 0)
+			r = audit_new_calls(e, ev);
 		if (r < 0)
 			return r;
 	}
 	r = policy_mirror_init(&q->mirror, ev->fields, ev->n_fields);
 	return r < 0 ? r : write_head(e, ev);
-}
-
-static struct audit_call audit_facts(const struct exchange *e, const struct mcp_view *view)
-{
-	const struct exchange_request *q = e->request;
-	struct audit_call call = {
-		.call_id = span_of(e->call_id),
-		.agent = span_of(q->agent),
-		.agent_auth = span_of(q->agent_auth),
-		.trace = span_of(q->trace),
-		.upstream = e->x->upstream_name,
-		.view = view,
-		.request_bytes = buf_len(&q->body),
-	};
-
-	if (view && view->has_arguments)
-		call.arguments = span_make(buf_bytes(&q->body) + view->arguments_at, (size_t)view->arguments_len);
-	return call;
-}
-
-/* The request record of one message; its response record is owed from then on. */
-static int record_message(struct exchange *e, const struct audit_call *call)
-{
-	struct audit_open **grown, *open;
-	int r;
-
-	grown = realloc(e->audits, (e->n_audits + 1) * sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	e->audits = grown;
-	r = audit_request(e->x->audit, call, &open);
-	if (r == 0)
-		e->audits[e->n_audits++] = open;
-	return r;
 }
 
 /* Judges one message. */
@@ -347,76 +339,76 @@ static void message_at(const struct exchange *e, const struct mcp_view *body, si
 		*ret = *body;
 }
 
-static uint32_t check_all(struct exchange *e, const struct mcp_view *body, size_t n, char detail[POLICY_DETAIL_MAX])
+/* Judges the complete body, message by message where it is a batch. TP_REASON_NONE: it may pass. */
+static uint32_t judge_body(struct exchange *e, char detail[POLICY_DETAIL_MAX])
 {
+	struct exchange_request *q = e->request;
 	uint32_t reason = TP_REASON_NONE;
-	struct audit_call call;
-	struct mcp_view view;
+	struct mcp_view body, view;
+	size_t n;
 
+	mcp_scan_finish(q->scan, &body);
+	n = body.kind == MCP_BATCH ? mcp_scan_count(q->scan) : 1;
 	for (size_t i = 0; i < n && reason == TP_REASON_NONE; i++) {
-		message_at(e, body, i, &view);
+		message_at(e, &body, i, &view);
 		reason = check_message(e, &view, detail);
-		if (reason != TP_REASON_NONE) {
-			call = audit_facts(e, &view);
-			audit_denied(e->x->audit, &call, reason, detail);
-		}
+		if (reason != TP_REASON_NONE)
+			audit_calls_denied(e->audit, &view, &q->body, reason, detail);
 	}
 	return reason;
 }
 
-static uint32_t record_all(struct exchange *e, const struct mcp_view *body, size_t n, char detail[POLICY_DETAIL_MAX])
-{
-	struct audit_call call;
-	struct mcp_view view;
-
-	for (size_t i = 0; i < n; i++) {
-		message_at(e, body, i, &view);
-		call = audit_facts(e, &view);
-		/* A response answers a request of the server's: no call. */
-		if (view.kind == MCP_RESPONSE || record_message(e, &call) == 0)
-			continue;
-		snprintf(detail, POLICY_DETAIL_MAX, "see the gateway's log");
-		return TP_REASON_AUDIT_UNAVAILABLE;
-	}
-	return TP_REASON_NONE;
-}
-
-/* Judges the complete body, message by message where it is a batch, and then writes every call of it down. TP_REASON_NONE:
- * it may go out. */
-static uint32_t judge_body(struct exchange *e, char detail[POLICY_DETAIL_MAX])
-{
-	struct mcp_scan *scan = e->request->scan;
-	struct mcp_view body;
-	uint32_t reason;
-	size_t n;
-
-	if (!scan)
-		return TP_REASON_NONE;
-	mcp_scan_finish(scan, &body);
-	n = body.kind == MCP_BATCH ? mcp_scan_count(scan) : 1;
-	reason = check_all(e, &body, n, detail);
-	return reason != TP_REASON_NONE ? reason : record_all(e, &body, n, detail);
-}
-
+/* RECORDING -> UPSTREAM */
 static void send_upstream(struct exchange *e)
 {
-	char detail[POLICY_DETAIL_MAX] = "";
-	uint32_t reason = judge_body(e, detail);
 	struct exchange_request *q = e->request;
+	size_t len = buf_len(&q->body);
 
-	if (reason != TP_REASON_NONE) {
-		exchange_fail(e, reason, detail);
-		return;
-	}
-	e->x->counters.request_bytes += buf_len(&q->body);
-	e->x->collected_bytes -= buf_len(&q->body);
 	if (finish_head(e) < 0 || upstream_call_start(e->x->upstream, &q->head, &q->body, e->idempotent, &upstream_callbacks,
 						      e, &e->call) < 0) {
-		e->x->collected_bytes += buf_len(&q->body);
 		exchange_fail(e, TP_REASON_REFUSED, "out of memory");
 		return;
 	}
+	e->x->counters.request_bytes += len;
 	request_free(e);
+}
+
+static void on_recorded(void *user, int r)
+{
+	struct exchange *e = user;
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	if (r < 0)
+		exchange_fail(e, TP_REASON_AUDIT_UNAVAILABLE, "see the gateway's log");
+	else
+		send_upstream(e);
+}
+
+/* COLLECT -> RECORDING; what is no call is sent at once. */
+static void request_complete(struct exchange *e)
+{
+	char detail[POLICY_DETAIL_MAX] = "";
+	uint32_t reason;
+	int r = AUDIT_AT_ONCE;
+
+	if (e->request->scan) {
+		reason = judge_body(e, detail);
+		if (reason != TP_REASON_NONE) {
+			exchange_fail(e, reason, detail);
+			return;
+		}
+		r = audit_calls_request(e->audit, e->request->scan, &e->request->body, on_recorded, e);
+	}
+	if (r != 0)
+		on_recorded(e, MIN(r, 0));
+}
+
+/* A limit, before the request was complete. */
+static void refuse_body(struct exchange *e, uint32_t reason, const char *detail)
+{
+	if (e->audit)
+		audit_calls_denied(e->audit, NULL, &e->request->body, reason, detail);
+	exchange_fail(e, reason, detail);
 }
 
 static void on_stream_data(struct exchange *e, const struct tp_event *ev)
@@ -425,21 +417,22 @@ static void on_stream_data(struct exchange *e, const struct tp_event *ev)
 	struct exchange_context *x = e->x;
 
 	if (buf_len(&q->body) + ev->len > x->max_request_bytes) {
-		exchange_fail(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
+		refuse_body(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
 		return;
 	}
 	if (x->collected_bytes + ev->len > x->max_collected_bytes) {
-		exchange_fail(e, TP_REASON_REFUSED, "too many request bytes at once at the gateway");
+		refuse_body(e, TP_REASON_REFUSED, "too many request bytes at once at the gateway");
 		return;
 	}
 	if (buf_add(&q->body, ev->data, ev->len) < 0 || (q->scan && mcp_scan_feed(q->scan, ev->data, ev->len) < 0)) {
-		exchange_fail(e, TP_REASON_REFUSED, "out of memory");
+		refuse_body(e, TP_REASON_REFUSED, "out of memory");
 		return;
 	}
+	q->collected += ev->len;
 	x->collected_bytes += ev->len;
 	tp_stream_consumed(e->stream, ev->len, loop_now_us(x->loop));
 	if (ev->end)
-		send_upstream(e);
+		request_complete(e);
 	transport_kick(x->transport);
 }
 
@@ -469,17 +462,9 @@ static int exchange_new(struct exchange_context *x, const struct tp_event *ev, s
 /* Refused for its head alone: its message was not looked at. */
 static void deny_head(struct exchange *e, const struct tp_event *ev, uint32_t reason, const char *detail)
 {
-	const struct mcp_view nothing = { .kind = MCP_NOT_JSONRPC };
-	const struct audit_call call = {
-		.call_id = span_of(e->call_id),
-		.agent = tp_field_get(ev->fields, ev->n_fields, ":agent"),
-		.agent_auth = tp_field_get(ev->fields, ev->n_fields, ":agent-auth"),
-		.route = tp_field_get(ev->fields, ev->n_fields, ":route"),
-		.upstream = e->x->upstream_name,
-		.view = &nothing,
-	};
+	const struct audit_call facts = audit_facts(e, ev);
 
-	audit_denied(e->x->audit, &call, reason, detail);
+	audit_calls_refused(e->x->audit, &facts, header(ev, "Mcp-Session-Id"), e->x->hash, reason, detail);
 	exchange_fail(e, reason, detail);
 }
 
@@ -505,7 +490,7 @@ void exchange_open(struct exchange_context *x, const struct tp_event *ev)
 		return;
 	}
 	if (ev->end)
-		send_upstream(e);
+		request_complete(e);
 }
 
 void exchange_event(struct exchange_context *x, const struct tp_event *ev)

@@ -1,12 +1,13 @@
 /* One stream of the session and one request to the MCP server: collects and judges the request, writes it down, sends it,
  * and carries the answer back as it comes.
  *
- * States: COLLECT (the body is not complete) -> UPSTREAM (sent, the answer flows) -> gone. An exchange frees itself when its
+ * States: COLLECT (the body is not complete) -> RECORDING (it may pass, its records are not accepted yet) -> UPSTREAM (sent, the
+ * answer flows) -> gone. An exchange frees itself when its
  * stream is over; the session never outlives the streams it tells about.
  */
 #pragma once
 
-#include "daemon/audit.h"
+#include "daemon/audit_calls.h"
 #include "daemon/transport.h"
 #include "gateway/policy.h"
 #include "gateway/upstream.h"
@@ -24,7 +25,9 @@ struct exchange_context {
 	struct loop *loop;
 	struct transport *transport;
 	struct upstream *upstream;
-	struct audit *audit;
+	const struct audit_calls_shared *audit;
+	const struct audit_hash *hash;   /* of the token that is attached */
+	const struct audit_where *where; /* who is */
 	struct policy_config policy;
 	const char *authority;     /* Host of the upstream request */
 	const char *target;        /* path, and query of the configuration */

@@ -8,8 +8,10 @@
 #include "daemon/digest.h"
 #include "daemon/health.h"
 #include "daemon/notify.h"
+#include "daemon/state_dir.h"
 #include "daemon/process.h"
 #include "gateway/exchange.h"
+#include "gateway/records.h"
 #include "gateway/session.h"
 #include "gateway/status.h"
 
@@ -33,7 +35,8 @@ struct gateway {
 	struct tls_context *tls, *upstream_tls;
 	struct token *token;
 	struct upstream *upstream;
-	struct audit *audit;
+	struct state_dir *state; /* NULL: none */
+	struct records records;
 	struct session *session;
 	struct health *health;
 	struct exchange_context exchanges;
@@ -48,8 +51,6 @@ struct gateway {
 
 static void fill_status(const struct gateway *g, struct gateway_status *st)
 {
-	const char *audit_detail = "";
-
 	*st = (struct gateway_status){
 		.now_ms = loop_now_ms(g->loop),
 		.session = session_status(g->session),
@@ -58,10 +59,11 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 		.exchanges = &g->exchanges,
 		.stopping = g->stop_by_ms != 0,
 		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
+		.turn_max_us = loop_turn_max_us(g->loop),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
 	};
-	st->audit_ok = audit_healthy(g->audit, &audit_detail);
-	st->audit_detail = audit_detail;
+	st->audit_optional = g->records.setup.shared.allow_on_failure;
+	st->audit_ok = audit_setup_check(&g->records.setup, st->audit_detail, sizeof(st->audit_detail));
 }
 
 static bool on_ready(void *user, struct buf *json_out)
@@ -78,13 +80,23 @@ static int on_metrics(void *user, struct buf *out)
 {
 	struct gateway *g = user;
 	struct gateway_status st;
+	int r;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
 	fill_status(g, &st);
-	return status_metrics(&st, out);
+	r = status_metrics(&st, out);
+	return r < 0 ? r : audit_setup_metrics(&g->records.setup, out, "mcp_tunnel_gateway");
 }
 
-static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics };
+static int on_canary(void *user, struct span nonce)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	return audit_setup_canary(&g->records.setup, nonce);
+}
+
+static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics, .canary = on_canary };
 
 static void tell_systemd(struct gateway *g)
 {
@@ -117,13 +129,19 @@ static void on_state(void *user, enum session_state state)
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
-	if (state == SESSION_ATTACHED) {
-		audit_set_session(g->audit, session_status(g->session)->session_id, session_peer(g->session));
-	}
+	records_session_state(&g->records, session_status(g->session), session_peer(g->session));
 	tell_systemd(g);
 }
 
-static const struct session_ops session_callbacks = { .on_stream = on_stream, .on_state = on_state };
+static void on_token(void *user, const struct token *token)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	records_token(&g->records, token);
+}
+
+static const struct session_ops session_callbacks = { .on_stream = on_stream, .on_state = on_state, .on_token = on_token };
 
 /* ---- stopping ---- */
 
@@ -134,17 +152,18 @@ static void stop_now(struct gateway *g)
 		log_warning("drain time is over: ending %zu calls", g->exchanges.open);
 	exchange_end_all(&g->exchanges, TP_REASON_GATEWAY_STOPPED, "--drain-timeout of the gateway");
 	session_stop(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
+	records_stop(&g->records, "signal");
 	log_notice("stopped");
 	loop_stop(g->loop);
 }
 
-/* The relay has the last answers, and no call of its can still be on the way. */
+/* The relay has the last answers, no call of its can still be on the way, and what there is to write down is written. */
 static bool drained(struct gateway *g)
 {
 	struct transport *t = session_transport(g->session);
 	struct tp_conn *c = transport_conn(t);
 
-	if (g->exchanges.open)
+	if (g->exchanges.open || !audit_setup_is_idle(&g->records.setup))
 		return false;
 	(void)tp_conn_ask(c, loop_now_us(g->loop));
 	transport_kick(t);
@@ -188,7 +207,7 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
 	notify_reloading();
-	audit_reopen(g->audit);
+	records_reload(&g->records);
 	session_poke(g->session);
 	log_info("SIGHUP: the audit file is open anew; the token file is read again at the next connection");
 	notify_reloaded();
@@ -278,24 +297,6 @@ static int make_upstream(struct gateway *g)
 	return upstream_new(g->loop, &cfg, &g->upstream);
 }
 
-static int make_audit(struct gateway *g, char *err, size_t err_size)
-{
-	static const enum audit_sink sinks[] = {
-		[GATEWAY_AUDIT_NONE] = AUDIT_NONE,
-		[GATEWAY_AUDIT_JOURNALD] = AUDIT_JOURNALD,
-		[GATEWAY_AUDIT_FILE] = AUDIT_FILE,
-	};
-	const struct audit_config cfg = {
-		.sink = sinks[g->cfg->audit_kind],
-		.path = g->cfg->audit_path,
-		.identifier = "mcp-tunnel-gateway",
-		.hash_secret = span_of(g->token->text),
-		.tunnel_id = g->token->tunnel_id,
-	};
-
-	return audit_new(g->loop, &cfg, err, err_size, &g->audit);
-}
-
 static int make_session(struct gateway *g)
 {
 	struct session_config cfg = {
@@ -304,6 +305,7 @@ static int make_session(struct gateway *g)
 		.tls = g->tls,
 		.egress = &g->cfg->egress,
 		.token_file = g->cfg->token_file,
+		.state = g->state,
 	};
 
 	tp_config_init(&cfg.tp, TP_GATEWAY, random_bytes);
@@ -321,7 +323,9 @@ static void make_exchanges(struct gateway *g)
 	g->exchanges.loop = g->loop;
 	g->exchanges.transport = session_transport(g->session);
 	g->exchanges.upstream = g->upstream;
-	g->exchanges.audit = g->audit;
+	g->exchanges.audit = &g->records.setup.shared;
+	g->exchanges.hash = &g->records.hash;
+	g->exchanges.where = &g->records.where;
 	g->exchanges.policy.allow_query = cfg->allow_query;
 	g->exchanges.authority = cfg->mcp_server.authority;
 	g->exchanges.target = cfg->mcp_server.target;
@@ -330,6 +334,20 @@ static void make_exchanges(struct gateway *g)
 	g->exchanges.max_collected_bytes = MAX((uint64_t)COLLECTED_MIN, 4 * cfg->max_request_bytes);
 	g->exchanges.max_response_bytes = cfg->max_response_bytes;
 	g->exchanges.call_timeout_ms = cfg->call_timeout_ms;
+}
+
+/* Not for --check-config: a gateway that runs holds it. */
+static int open_state(struct gateway *g, char *err, size_t err_size)
+{
+	char why[CONFIG_ERROR_MAX];
+	int r;
+
+	if (!g->cfg->state_path[0] || g->cfg->check_config)
+		return 0;
+	r = state_dir_open(g->cfg->state_path, why, sizeof(why), &g->state);
+	if (r < 0)
+		snprintf(err, err_size, "--state-dir: %s", why);
+	return r;
 }
 
 /* Configuration first, so that its errors are told before anything is touched. */
@@ -344,6 +362,8 @@ static int build(struct gateway *g, char *err, size_t err_size)
 		return -EINVAL;
 	}
 	r = make_tls(g, err, err_size);
+	if (r == 0)
+		r = open_state(g, err, err_size);
 	if (r < 0)
 		return r;
 	snprintf(err, err_size, "out of memory");
@@ -351,7 +371,7 @@ static int build(struct gateway *g, char *err, size_t err_size)
 	if (r == 0)
 		r = make_upstream(g);
 	if (r == 0)
-		r = make_audit(g, err, err_size);
+		r = records_init(&g->records, g->loop, g->cfg, g->state, g->token, err, err_size);
 	if (r == 0)
 		r = make_session(g);
 	if (r < 0)
@@ -392,7 +412,8 @@ struct gateway *gateway_free(struct gateway *g)
 		if (*events[i])
 			event_free(*events[i]);
 	session_free(g->session);
-	audit_free(g->audit);
+	records_done(&g->records);
+	state_dir_close(g->state);
 	upstream_free(g->upstream);
 	loop_free(g->loop);
 	tls_free(g->tls);
@@ -409,11 +430,12 @@ int gateway_run(struct gateway *g)
 
 	log_notice("mcp-tunnel-gateway " MCP_TUNNEL_VERSION ": tunnel %s, MCP server %s", g->token->tunnel_id,
 		   g->upstream_name);
-	if (g->cfg->audit_kind == GATEWAY_AUDIT_NONE && !g->cfg->audit)
+	if (g->cfg->audit.sink == AUDIT_NONE && !g->cfg->audit.chosen)
 		log_warning("calls are not written down: there is no journal here; use --audit file:/PATH, or --audit none to "
 			    "say that this is meant");
 	/* Started is not attached: a boot without network is no failed start. /readyz and STATUS say when calls get through. */
 	notify_ready("Starting");
+	records_start(&g->records, g->session);
 	session_start(g->session);
 	upstream_probe(g->upstream);
 	process_signals(true);

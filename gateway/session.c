@@ -165,7 +165,8 @@ static void log_failure(struct session *s, uint64_t wait_ms)
 	char line[320], now[96];
 
 	snprintf(line, sizeof(line), "%s: %s", failure_names[s->status.failure], s->status.detail);
-	if (strcmp(line, s->logged) == 0 || is_old_news(s)) {
+	s->status.failure_is_news = strcmp(line, s->logged) != 0 && !is_old_news(s);
+	if (!s->status.failure_is_news) {
 		log_debug("session: %s; next attempt in %.1f s", line, (double)wait_ms / 1000);
 		return;
 	}
@@ -189,7 +190,8 @@ static void close_attempt(struct session *s)
 	buf_clear(&s->upgrade_out);
 }
 
-static void fail(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s)
+/* over: the session has ended, too. */
+static void fail_session(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s, bool over)
 {
 	uint32_t chance = 0;
 	uint64_t wait;
@@ -199,6 +201,7 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 	s->status.failure = failure;
 	snprintf(s->status.detail, sizeof(s->status.detail), "%s", detail);
 	s->status.attempts++;
+	s->status.over = over;
 	wait = may_resume(s) && failure != SESSION_TOKEN_REFUSED ?
 		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
 		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
@@ -209,6 +212,11 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 		s->relay = (s->relay + 1) % s->cfg.n_relays;
 	set_timer(s, wait);
 	set_state(s, SESSION_WAITING);
+}
+
+static void fail(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s)
+{
+	fail_session(s, failure, detail, retry_after_s, false);
 }
 
 static void fail_unanswered(struct session *s, enum session_failure failure, const char *detail)
@@ -303,6 +311,8 @@ static void on_channel_open(void *user)
 		fail(s, SESSION_TOKEN_REFUSED, err, 0);
 		return;
 	}
+	if (s->ops->on_token)
+		s->ops->on_token(s->user, token);
 	u = (struct upgrade_request){ relay_url(s)->authority, relay_url(s)->target, token->text, token->tunnel_id };
 	if (upgrade_write_request(&s->upgrade_out, &u, s->upgrade_key) < 0) {
 		fail(s, SESSION_LOST, "out of memory or entropy", 0);
@@ -440,6 +450,10 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 	s->status.detail[0] = '\0';
 	s->status.attached_total++;
 	s->status.resumed_total += ev->resumed;
+	s->status.resumed = ev->resumed;
+	s->status.replayed_frames = ev->replayed_frames;
+	s->status.replayed_bytes = ev->replayed_bytes;
+	s->status.down_ms = s->lost_ms ? now - s->lost_ms : 0;
 	backoff_attached(&s->backoff, now);
 	if (!ev->resumed)
 		keep_id(s, ev->session);
@@ -490,7 +504,7 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 	}
 	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
-	fail(s, reason == TP_REASON_RELAY_STOPPED ? SESSION_RELAY_STOPPED : fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0);
+	fail_session(s, reason == TP_REASON_RELAY_STOPPED ? SESSION_RELAY_STOPPED : fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0, fatal);
 }
 
 static const struct transport_ops transport_callbacks = {

@@ -54,16 +54,23 @@ struct session_ops {
 	void (*on_stream)(void *user, struct tp_event *ev);
 	/* The state changed. */
 	void (*on_state)(void *user, enum session_state state);
+	/* The token that the next connection gives; borrowed during the call. May be NULL. */
+	void (*on_token)(void *user, const struct token *token);
 };
 
 struct session_status {
 	enum session_state state;
 	enum session_failure failure;
 	char detail[256];       /* of the failure, for people */
+	bool failure_is_news;   /* it is another one than before */
+	bool over;              /* with that failure the session has ended, too */
 	uint64_t since_ms;      /* of `state` being attached or not */
 	unsigned attempts;      /* since the last time it was attached */
 	uint64_t attached_total, resumed_total;
 	char session_id[2 * TP_SESSION_ID_BYTES + 1];
+	/* The last time it was attached: whether it went on where it was, what was sent again, how long it was away. */
+	bool resumed;
+	uint64_t replayed_frames, replayed_bytes, down_ms;
 };
 
 /* The token has been loaded once before, so that a bad file ends the program early; it is read again for each attempt. */

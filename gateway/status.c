@@ -15,9 +15,14 @@ static bool session_ok(const struct gateway_status *st)
 	return st->session->state == SESSION_ATTACHED;
 }
 
+static bool audit_ok(const struct gateway_status *st)
+{
+	return st->audit_ok || st->audit_optional;
+}
+
 bool status_is_ready(const struct gateway_status *st)
 {
-	return session_ok(st) && upstream_ok(st) && st->audit_ok && !st->stopping;
+	return session_ok(st) && upstream_ok(st) && audit_ok(st) && !st->stopping;
 }
 
 static void add_check(struct buf *out, bool first, const char *name, bool ok, const char *reason, const char *detail,
@@ -62,6 +67,8 @@ int status_metrics(const struct gateway_status *st, struct buf *out)
 		{ OPENMETRICS_GAUGE, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open },
 		{ OPENMETRICS_GAUGE, "session_memory_bytes", "Bytes of frames kept and queued.", (double)st->memory },
 		{ OPENMETRICS_GAUGE, "session_rtt_seconds", "Round trip to the relay.", (double)st->rtt_us / 1e6 },
+		{ OPENMETRICS_GAUGE, "loop_turn_seconds_max", "The longest turn of the event loop so far.",
+		  (double)st->turn_max_us / 1e6 },
 		{ OPENMETRICS_COUNTER, "session_attached_times", "Times a session was attached.", .count = st->session->attached_total },
 		{ OPENMETRICS_COUNTER, "session_resumed_times", "Times it went on where it was.", .count = st->session->resumed_total },
 		{ OPENMETRICS_COUNTER, "exchanges_started", "Exchanges opened by the relay.", .count = c->started },
@@ -80,8 +87,8 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 		snprintf(dst, size, "Stopping: %zu calls open", st->exchanges->open);
 	else if (!session_ok(st))
 		snprintf(dst, size, "Not ready: %s%s%s", session_reason(st), st->session->detail[0] ? ": " : "", st->session->detail);
-	else if (!st->audit_ok)
-		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail ? st->audit_detail : "");
+	else if (!audit_ok(st))
+		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
 	else if (!upstream_ok(st))
 		snprintf(dst, size, "Not ready: MCP server %s: %s", st->upstream_name,
 			 st->upstream->known ? st->upstream->detail : "not tried yet");

@@ -11,10 +11,12 @@ struct gateway_status {
 	const char *upstream_name;
 	const struct exchange_context *exchanges;
 	bool audit_ok;
-	const char *audit_detail; /* NULL or a phrase */
+	bool audit_optional; /* calls go on without (--audit-on-failure continue) */
+	char audit_detail[256]; /* a phrase, or empty */
 	bool stopping;
 	size_t memory; /* of the session, bytes */
 	uint64_t rtt_us;
+	uint64_t turn_max_us;
 };
 
 /* True when a call would get through now. */

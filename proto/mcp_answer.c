@@ -52,7 +52,7 @@ struct mcp_answer {
 	struct json json;
 	enum level level;
 	enum field field;
-	bool begun, batch, quiet, over; /* over: the body is bad, or nobody wants to know */
+	bool batch, quiet, over; /* over: the body is bad, or nobody wants to know */
 	uint8_t bom;             /* bytes of a byte order mark so far; BOM_DONE */
 	struct message message;
 	char id[MCP_ID_MAX];
@@ -84,15 +84,20 @@ static void begin_body(struct mcp_answer *a)
 	a->over = a->n_settled == a->n_slots;
 }
 
-int mcp_answer_new(enum mcp_answer_form form, struct mcp_answer **ret)
+int mcp_answer_new(struct mcp_answer **ret)
 {
 	struct mcp_answer *a = calloc(1, sizeof(*a));
 
 	if (!a)
 		return -ENOMEM;
-	a->form = form;
 	*ret = a;
 	return 0;
+}
+
+void mcp_answer_begin(struct mcp_answer *a, enum mcp_answer_form form)
+{
+	a->form = form;
+	begin_body(a);
 }
 
 struct mcp_answer *mcp_answer_free(struct mcp_answer *a)
@@ -553,9 +558,6 @@ void mcp_answer_feed(struct mcp_answer *a, const void *p, size_t len)
 
 	if (a->form == MCP_ANSWER_OTHER || len == 0)
 		return;
-	if (!a->begun)
-		begin_body(a);
-	a->begun = true;
 	if (a->bom < BOM_DONE)
 		n = bom_bytes(a, p, len);
 	if (n < len)

@@ -18,13 +18,15 @@ enum mcp_answer_form mcp_answer_form(struct span content_type);
 
 struct mcp_answer;
 
-int mcp_answer_new(enum mcp_answer_form form, struct mcp_answer **ret);
+int mcp_answer_new(struct mcp_answer **ret);
 struct mcp_answer *mcp_answer_free(struct mcp_answer *a);
 
-/* Before the first byte: a request whose answer is waited for; its id is raw JSON as in struct mcp_view. They are numbered
+/* Before mcp_answer_begin(): a request whose answer is waited for; its id is raw JSON as in struct mcp_view. They are numbered
  * from 0 in the order of these calls. -EINVAL: neither a string nor a number; -ENOMEM. */
 int mcp_answer_expect(struct mcp_answer *a, struct span raw_id);
 
+/* The form is known; bytes that come before that are passed over. */
+void mcp_answer_begin(struct mcp_answer *a, enum mcp_answer_form form);
 /* Any split. */
 void mcp_answer_feed(struct mcp_answer *a, const void *p, size_t len);
 void mcp_answer_finish(struct mcp_answer *a);

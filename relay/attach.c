@@ -14,6 +14,9 @@ enum { KEPT_BYTES_MAX = 256 * 1024 * 1024 };
 
 #define ATTACHED_MAGIC 0x61747461
 
+/* Checkpoints of a gateway that are written down: more a second no gateway needs. */
+enum { NOTES_RATE = 50, NOTES_BURST = 500 };
+
 struct attached {
 	unsigned magic;
 	struct relay *relay;
@@ -25,6 +28,10 @@ struct attached {
 	bool up;         /* attached now */
 	bool going_away; /* the gateway said so */
 	uint64_t lost_ms;
+	bool recorded; /* its session.open is written */
+	char peer[128]; /* the newest */
+	struct audit_hash hash;
+	struct budget notes;
 };
 
 static void attached_gone(void *p)
@@ -40,13 +47,38 @@ static void attached_free(struct attached *a)
 	TAILQ_REMOVE(&a->relay->attached, a, link);
 	transport_free(a->transport);
 	event_free(a->grace);
+	audit_hash_done(&a->hash);
 	loop_free_later(a->relay->loop, attached_gone, a);
 }
 
-/* The session is over: its calls end with that reason, and it goes. */
-static void attached_end(struct attached *a, uint32_t reason)
+void attach_where(const struct attached *a, struct audit_where *ret)
 {
+	*ret = (struct audit_where){ span_of(a->tunnel_id), span_of(a->session), span_of(a->peer) };
+}
+
+const struct audit_hash *attach_hash(const struct attached *a)
+{
+	return &a->hash;
+}
+
+static void record(struct attached *a, enum audit_event ev, struct audit_note *n)
+{
+	attach_where(a, &n->where);
+	audit_setup_event(&a->relay->audit, ev, n);
+}
+
+/* The session is over: its calls end with that reason, and it goes. why: the session's own reason. */
+static void attached_end(struct attached *a, uint32_t reason, uint32_t why, const char *detail)
+{
+	struct audit_note n = {
+		.reason = tp_reason_name(why),
+		.detail = detail,
+		.bad = why != TP_REASON_NONE && why != TP_REASON_GATEWAY_STOPPED && why != TP_REASON_RELAY_STOPPED,
+	};
+
 	transport_abandon(a->transport, reason);
+	if (a->recorded)
+		record(a, AUDIT_SESSION_CLOSE, &n);
 	attached_free(a);
 }
 
@@ -57,7 +89,7 @@ static void on_grace_over(evutil_socket_t fd, short what, void *user)
 	CHECK_OBJ(a, ATTACHED_MAGIC);
 	log_warning("tunnel %s: session %.8s did not come back in %.0f s; %zu calls end with session-lost", a->tunnel_id,
 		    a->session, (double)a->relay->cfg->resume_grace_ms / 1000, tp_conn_streams(transport_conn(a->transport)));
-	attached_end(a, TP_REASON_SESSION_LOST);
+	attached_end(a, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "its gateway did not come back in time");
 }
 
 static struct attached *find_session(struct relay *r, const struct attached *fresh, const uint8_t id[TP_SESSION_ID_BYTES])
@@ -95,11 +127,13 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 	if (!a)
 		return false;
 	r = transport_resume(a->transport, fresh->transport);
-	if (r == 0)
+	if (r == 0) {
 		fresh->transport = NULL;
+		a->hash = fresh->hash;
+	}
 	if (r != 0) {
 		log_warning("tunnel %s: session %.8s cannot go on where it was; starting anew", a->tunnel_id, a->session);
-		attached_end(a, TP_REASON_SESSION_LOST);
+		attached_end(a, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "it could not go on where it was");
 	}
 	/* Out of memory half-way: the connection cannot be used for anything else. */
 	if (r <= 0)
@@ -121,7 +155,7 @@ static void end_replaced(const struct attached *fresh, const struct tp_event *ev
 		   "tunnel %s: session %.8s is over: its gateway ended without a word, and the next one is here; %zu calls end with session-lost",
 		   a->tunnel_id, a->session, tp_conn_streams(transport_conn(a->transport)));
 	transport_close(a->transport, TP_REASON_SESSION_LOST, "another process takes this one's place");
-	attached_end(a, TP_REASON_SESSION_LOST);
+	attached_end(a, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "another process of the gateway takes its place");
 }
 
 static void on_hello(struct attached *a, const struct tp_event *ev)
@@ -151,12 +185,35 @@ static const char *when_lost(const struct attached *a, char *dst, size_t size)
 	return dst;
 }
 
+static void record_attached(struct attached *a, const struct tp_event *ev)
+{
+	struct audit_note n = {
+		.replayed_frames = ev->replayed_frames,
+		.replayed_bytes = ev->replayed_bytes,
+		.down_ms = a->lost_ms ? loop_now_ms(a->relay->loop) - a->lost_ms : 0,
+	};
+
+	snprintf(a->peer, sizeof(a->peer), "%s", transport_peer(a->transport));
+	record(a, ev->resumed ? AUDIT_SESSION_RESUME : AUDIT_SESSION_OPEN, &n);
+	a->recorded = true;
+}
+
+/* The gateway's newest record: what is on this machine cannot be changed on that one. */
+static void on_note(struct attached *a, const struct tp_event *ev)
+{
+	struct audit_note n = { .peer_head = tp_field_get(ev->fields, ev->n_fields, ":audit") };
+
+	if (n.peer_head.p && budget_take(&a->notes, loop_now_ms(a->relay->loop)))
+		record(a, AUDIT_PEER_CHECKPOINT, &n);
+}
+
 static void on_attached(struct attached *a, const struct tp_event *ev)
 {
 	size_t open, waited = 0;
 	char when[48];
 
 	set_up(a);
+	record_attached(a, ev);
 	a->relay->counters.sessions++;
 	a->relay->counters.resumed += ev->resumed;
 	open = tp_conn_streams(transport_conn(a->transport));
@@ -192,6 +249,9 @@ static void on_event(void *user, struct tp_event *ev)
 		a->going_away = true;
 		log_notice("tunnel %s: session %.8s takes no new calls (%s), %zu open", a->tunnel_id, a->session,
 			   tp_reason_name(ev->reason), tp_conn_streams(transport_conn(a->transport)));
+		break;
+	case TP_EV_NOTE:
+		on_note(a, ev);
 		break;
 	case TP_EV_HEAD:
 	case TP_EV_DATA:
@@ -234,7 +294,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 		log_fields(reason == TP_REASON_GATEWAY_STOPPED ? LOG_LEVEL_NOTICE : LOG_LEVEL_WARNING,
 			   LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_REASON", tp_reason_name(reason) }),
 			   "tunnel %s: session %.8s is over (%s): %s", a->tunnel_id, a->session, tp_reason_name(reason), detail);
-		attached_end(a, TP_REASON_SESSION_LOST);
+		attached_end(a, TP_REASON_SESSION_LOST, reason, detail);
 		return;
 	}
 	a->lost_ms = loop_now_ms(a->relay->loop);
@@ -246,7 +306,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 
 static const struct transport_ops transport_callbacks = { .on_event = on_event, .on_lost = on_lost };
 
-static int attached_new(struct relay *r, const char *tunnel_id, struct attached **ret)
+static int attached_new(struct relay *r, const char *tunnel_id, const struct audit_hash *hash, struct attached **ret)
 {
 	struct attached *a = calloc(1, sizeof(*a));
 	struct tp_config tp;
@@ -264,11 +324,14 @@ static int attached_new(struct relay *r, const char *tunnel_id, struct attached 
 	a->magic = ATTACHED_MAGIC;
 	a->relay = r;
 	snprintf(a->tunnel_id, sizeof(a->tunnel_id), "%s", tunnel_id);
+	a->hash = *hash;
+	budget_init(&a->notes, NOTES_RATE, NOTES_BURST);
 	a->grace = event_new(loop_base(r->loop), -1, 0, on_grace_over, a);
 	rc = a->grace ? transport_new(r->loop, &tp, &transport_callbacks, a, &a->transport) : -ENOMEM;
 	if (rc < 0) {
 		if (a->grace)
 			event_free(a->grace);
+		audit_hash_done(&a->hash);
 		free(a);
 		return rc;
 	}
@@ -277,11 +340,12 @@ static int attached_new(struct relay *r, const char *tunnel_id, struct attached 
 	return 0;
 }
 
-void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, uint8_t *early, size_t len)
+void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, const struct audit_hash *hash, uint8_t *early,
+		  size_t len)
 {
 	struct attached *a;
 
-	if (attached_new(r, tunnel_id, &a) < 0) {
+	if (attached_new(r, tunnel_id, hash, &a) < 0) {
 		channel_abort(take_channel, false);
 		return;
 	}
@@ -322,7 +386,7 @@ void attach_stop_all(struct relay *r)
 
 	while ((a = TAILQ_FIRST(&r->attached))) {
 		transport_close(a->transport, TP_REASON_RELAY_STOPPED, "the relay stops");
-		attached_end(a, TP_REASON_RELAY_STOPPED);
+		attached_end(a, TP_REASON_RELAY_STOPPED, TP_REASON_RELAY_STOPPED, NULL);
 	}
 }
 

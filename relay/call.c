@@ -17,6 +17,8 @@ enum {
 	MIN_PULL = 512, /* smaller chunks than this are not worth their framing */
 };
 
+static const char audit_unavailable[] = "see the relay's log";
+
 enum framing { FRAMING_NONE, FRAMING_LENGTH, FRAMING_CHUNKED };
 
 struct call {
@@ -29,6 +31,11 @@ struct call {
 	struct mcp_scan *scan; /* for the id; NULL for GET and DELETE */
 	char id[UUID_TEXT_LEN + 1];
 	uint64_t request_bytes;
+	struct audit_calls *audit; /* NULL: no call, nothing is written down, or over */
+	struct buf body;           /* with audit: the whole request body, until its record is accepted */
+	size_t sent;               /* of it */
+	size_t collected;          /* of it, in collected_bytes */
+	uint64_t started_us;
 	bool request_ended;
 	bool close_after; /* the agent said Connection: close */
 	/* the answer */
@@ -60,16 +67,64 @@ static size_t request_fields(const struct call *c, const struct call_start *s, s
 	return n;
 }
 
+/* With audit, the end of the request is not sent before its record is accepted. */
 static int open_stream(struct call *c, const struct call_start *s)
 {
 	struct tp_field fields[HTTP1_FIELDS_MAX + 8];
 	size_t n = request_fields(c, s, fields);
-	int r = tp_stream_open(transport_conn(c->transport), fields, n, s->end, c, &c->stream);
+	int r = tp_stream_open(transport_conn(c->transport), fields, n, s->end && !c->audit, c, &c->stream);
 
 	if (r == -E2BIG)
 		return TP_REASON_TOO_LARGE;
 	return r > 0 ? TP_REASON_REFUSED : r;
 }
+
+static int new_post(struct call *c, const struct call_start *s)
+{
+	struct audit_call facts = {
+		.call_id = span_of(c->id),
+		.agent = span_of(s->agent),
+		.agent_auth = span_of(s->agent_auth),
+		.route = s->request->route,
+		.trace = http1_field_get(s->head, "traceparent", NULL),
+	};
+	int r = mcp_scan_new(&c->scan);
+
+	if (r < 0 || !c->relay->audit.shared.audit)
+		return r;
+	attach_where(s->attached, &facts.where);
+	return audit_calls_new(&c->relay->audit.shared, &facts, http1_field_get(s->head, "Mcp-Session-Id", NULL), attach_hash(s->attached),
+			       &c->audit);
+}
+
+static void record_end(struct call *c, uint32_t reason, const char *detail)
+{
+	if (!c->audit)
+		return;
+	/* Refused before it was complete; what the agent broke off itself is no call. */
+	if (!audit_calls_recorded(c->audit) && !tp_reason_info(reason)->maybe_executed && reason != TP_REASON_NONE)
+		audit_calls_denied(c->audit, NULL, &c->body, reason, detail);
+	c->audit = audit_calls_end(c->audit, reason);
+}
+
+static void body_done(struct call *c)
+{
+	c->relay->collected_bytes -= c->collected;
+	c->collected = 0;
+	buf_done(&c->body);
+}
+
+static struct call *call_drop(struct call *c)
+{
+	record_end(c, TP_REASON_NONE, NULL);
+	body_done(c);
+	mcp_scan_free(c->scan);
+	free(c);
+	return NULL;
+}
+
+static uint32_t body_fails(struct call *c, uint32_t reason, const char *detail);
+static uint32_t request_complete(struct call *c);
 
 int call_new(struct relay *r, const struct call_start *start, const struct call_handler *handler, void *user, struct call **ret)
 {
@@ -85,31 +140,39 @@ int call_new(struct relay *r, const struct call_start *start, const struct call_
 	c->user = user;
 	c->request_ended = start->end;
 	c->close_after = !start->head->keep_alive;
+	c->started_us = loop_now_us(r->loop);
 	buf_init(&c->head, HEAD_OUT_MAX);
 	buf_init(&c->data, DATA_OUT_MAX);
+	buf_init(&c->body, r->cfg->max_request_bytes);
 	rc = uuid7_make(clock_wall_us() / 1000, c->id);
 	if (rc == 0 && span_is(start->head->method, "POST"))
-		rc = mcp_scan_new(&c->scan);
+		rc = new_post(c, start);
 	if (rc == 0)
 		rc = open_stream(c, start);
 	if (rc != 0) {
-		mcp_scan_free(c->scan);
-		free(c);
+		call_drop(c);
 		return rc;
 	}
 	r->calls_open++;
 	r->counters.calls_started++;
 	transport_kick(c->transport);
+	rc = start->end && c->audit ? (int)request_complete(c) : 0;
+	if (rc != 0) {
+		call_free(c);
+		return rc;
+	}
 	*ret = c;
 	return 0;
 }
 
-static void stream_over(struct call *c, uint32_t reason)
+static void stream_over(struct call *c, uint32_t reason, const char *detail)
 {
 	if (!c->stream)
 		return;
 	c->stream = tp_stream_release(c->stream);
 	c->reason = reason;
+	record_end(c, reason, detail);
+	body_done(c);
 	transport_kick(c->transport);
 }
 
@@ -118,7 +181,7 @@ struct call *call_free(struct call *c)
 	if (!c)
 		return NULL;
 	CHECK_OBJ(c, CALL_MAGIC);
-	stream_over(c, TP_REASON_CANCELLED);
+	stream_over(c, TP_REASON_CANCELLED, NULL);
 	c->relay->calls_open--;
 	c->relay->counters.calls_ended[MIN(c->reason, (uint32_t)ARRAY_LEN(c->relay->counters.calls_ended) - 1)]++;
 	log_debug("call %s ended: %s", c->id, c->reason == TP_REASON_NONE ? "complete" : tp_reason_name(c->reason));
@@ -136,12 +199,69 @@ static uint32_t body_fails(struct call *c, uint32_t reason, const char *detail)
 	if (!c->stream)
 		return reason;
 	tp_stream_reset(c->stream, reason, detail);
-	stream_over(c, reason);
+	stream_over(c, reason, detail);
 	if (c->begun) {
 		c->cut = true;
 		c->handler->on_output(c->user);
 	}
 	return reason;
+}
+
+/* The record is accepted: what was kept back goes out, and the end. */
+static int send_rest(struct call *c)
+{
+	int r = tp_stream_send(c->stream, buf_bytes(&c->body) + c->sent, buf_len(&c->body) - c->sent, true);
+
+	body_done(c);
+	transport_kick(c->transport);
+	return r;
+}
+
+static void fail(struct call *c, uint32_t reason, const char *detail);
+
+static void on_recorded(void *user, int r)
+{
+	struct call *c = user;
+
+	CHECK_OBJ(c, CALL_MAGIC);
+	if (r < 0)
+		fail(c, TP_REASON_AUDIT_UNAVAILABLE, audit_unavailable);
+	else if (send_rest(c) < 0)
+		fail(c, TP_REASON_REFUSED, "out of memory");
+}
+
+static uint32_t request_complete(struct call *c)
+{
+	struct mcp_view view;
+	int r;
+
+	mcp_scan_finish(c->scan, &view);
+	r = audit_calls_request(c->audit, c->scan, &c->body, on_recorded, c);
+	if (r < 0)
+		return body_fails(c, TP_REASON_AUDIT_UNAVAILABLE, audit_unavailable);
+	if (r == AUDIT_AT_ONCE && send_rest(c) < 0)
+		return body_fails(c, TP_REASON_REFUSED, "out of memory");
+	return TP_REASON_NONE;
+}
+
+/* The last piece waits for the record, so that the gateway cannot have the request before it. */
+static uint32_t keep_body(struct call *c, const uint8_t *p, size_t len, bool end)
+{
+	struct relay *r = c->relay;
+
+	if (r->collected_bytes + len > r->max_collected_bytes)
+		return body_fails(c, TP_REASON_REFUSED, "too many request bytes at once at the relay");
+	if (buf_add(&c->body, p, len) < 0)
+		return body_fails(c, TP_REASON_REFUSED, "out of memory");
+	c->collected += len;
+	r->collected_bytes += len;
+	if (end)
+		return request_complete(c);
+	if (tp_stream_send(c->stream, p, len, false) < 0)
+		return body_fails(c, TP_REASON_REFUSED, "out of memory");
+	c->sent += len;
+	transport_kick(c->transport);
+	return TP_REASON_NONE;
 }
 
 uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
@@ -156,6 +276,8 @@ uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
 	/* The answer may have ended before the request did: the rest goes nowhere, and the session may be gone. */
 	if (!c->stream)
 		return TP_REASON_NONE;
+	if (c->audit)
+		return keep_body(c, p, len, end);
 	if (tp_stream_send(c->stream, p, len, end) < 0)
 		return body_fails(c, TP_REASON_REFUSED, "out of memory");
 	transport_kick(c->transport);
@@ -186,14 +308,19 @@ static bool field_is_ours(struct span name)
 	       span_iis(name, "Proxy-Connection");
 }
 
+static struct span header(const struct tp_event *ev, const char *name)
+{
+	for (size_t i = 0; i < ev->n_fields; i++)
+		if (span_iis(ev->fields[i].name, name))
+			return ev->fields[i].value;
+	return (struct span){ NULL, 0 };
+}
+
 static int write_framing(struct call *c, const struct tp_event *ev, unsigned status)
 {
-	struct span length = { NULL, 0 };
+	struct span length = header(ev, "Content-Length");
 	int r;
 
-	for (size_t i = 0; i < ev->n_fields && !length.p; i++)
-		if (span_iis(ev->fields[i].name, "Content-Length"))
-			length = ev->fields[i].value;
 	c->framing = FRAMING_CHUNKED;
 	if (status == 204 || status == 304) {
 		c->framing = FRAMING_NONE;
@@ -236,7 +363,7 @@ static void fail(struct call *c, uint32_t reason, const char *detail)
 {
 	if (c->stream)
 		tp_stream_reset(c->stream, reason, detail);
-	stream_over(c, reason);
+	stream_over(c, reason, detail);
 	if (!c->begun) {
 		c->handler->on_failed(c->user, reason, detail);
 		return;
@@ -252,7 +379,24 @@ static void on_end(struct call *c)
 		return;
 	}
 	c->ended = true;
-	stream_over(c, TP_REASON_NONE);
+	stream_over(c, TP_REASON_NONE, NULL);
+}
+
+static void record_head(struct call *c, const struct tp_event *ev)
+{
+	struct audit_calls_head head = {
+		.content_type = header(ev, "Content-Type"),
+		.encoded = header(ev, "Content-Encoding").p != NULL,
+		.ttfb_us = loop_now_us(c->relay->loop) - c->started_us,
+		.peer_head = tp_field_get(ev->fields, ev->n_fields, ":audit"),
+	};
+	uint64_t status = 0;
+
+	if (!c->audit)
+		return;
+	(void)span_u64(tp_field_get(ev->fields, ev->n_fields, ":status"), &status);
+	head.status = (unsigned)MIN(status, (uint64_t)999);
+	audit_calls_answer_head(c->audit, &head);
 }
 
 static void on_head(struct call *c, const struct tp_event *ev)
@@ -262,6 +406,7 @@ static void on_head(struct call *c, const struct tp_event *ev)
 		fail(c, TP_REASON_PROTOCOL, "the gateway sent an answer that is not HTTP");
 		return;
 	}
+	record_head(c, ev);
 	c->begun = true;
 	if (ev->end)
 		on_end(c);
@@ -280,6 +425,8 @@ static void on_data(struct call *c, const struct tp_event *ev)
 	}
 	if (c->framing == FRAMING_LENGTH)
 		c->length_left -= ev->len;
+	if (c->audit)
+		audit_calls_answer_data(c->audit, ev->data, ev->len);
 	if (buf_add(&c->data, ev->data, ev->len) < 0) {
 		fail(c, TP_REASON_INTERNAL, "out of memory");
 		return;

@@ -102,6 +102,8 @@ static int finish(struct config *c, void *target)
 	if (r == 0)
 		r = finish_origins(c, cfg);
 	if (r == 0)
+		r = audit_options_finish(c, &cfg->audit);
+	if (r == 0)
 		r = finish_admin(c, cfg);
 	return r;
 }

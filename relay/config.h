@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/log.h"
+#include "daemon/audit_options.h"
 #include "daemon/config.h"
 #include "daemon/url.h"
 
@@ -24,6 +25,7 @@ struct relay_config {
 	uint64_t max_request_bytes;
 	unsigned max_streams;
 	uint64_t drain_timeout_ms;
+	struct audit_options audit;
 	char *admin_listen;
 	int log_choice;
 	char *config_file;

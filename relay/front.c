@@ -14,6 +14,7 @@
 #include "relay/answer.h"
 #include "relay/attach.h"
 #include "relay/call.h"
+#include "relay/records.h"
 
 #define FRONT_MAGIC 0x66726e74
 
@@ -65,6 +66,7 @@ struct front {
 	struct held held;
 	struct loop_task turn; /* after the answer has been pulled */
 	char tunnel_id[TUNNEL_ID_MAX + 1]; /* UPGRADING */
+	struct audit_hash hash;            /* UPGRADING: of the gateway's token */
 	char local[64]; /* the address that the agent connected to: one of our names; empty: not asked yet */
 };
 
@@ -108,6 +110,7 @@ static void front_free(struct front *f)
 	f->scan = mcp_scan_free(f->scan);
 	buf_done(&f->out);
 	buf_done(&f->early);
+	audit_hash_done(&f->hash);
 	loop_free_later(f->relay->loop, front_gone, f);
 }
 
@@ -219,9 +222,10 @@ static const struct call_handler call_callbacks = {
 	.on_failed = on_call_failed,
 };
 
-/* No call was made of it, so the id of its message has still to be found. */
-static void refuse_uncalled(struct front *f, uint32_t reason, const char *detail)
+/* A call that no gateway has seen anything of, refused: the id of its message has still to be found. */
+static void deny(struct front *f, const struct request *q, const char *agent, const struct attached *a, uint32_t reason, const char *detail)
 {
+	records_denied(f->relay, q, &f->reader.head, agent, a, reason, detail);
 	if (mcp_scan_new(&f->scan) < 0)
 		f->scan = NULL;
 	refuse_reason(f, reason, detail);
@@ -235,7 +239,7 @@ static void start_call(struct front *f, const struct request *q, const char *age
 		.head = h,
 		.request = q,
 		.agent = agent,
-		.agent_auth = f->relay->cfg->agents_need_key ? "bearer" : "none",
+		.agent_auth = relay_agent_auth(f->relay),
 		.end = h->body == HTTP1_BODY_NONE,
 	};
 	int r;
@@ -245,17 +249,21 @@ static void start_call(struct front *f, const struct request *q, const char *age
 			set_state(f, FRONT_HELD);
 			set_paused(f, true);
 		} else {
-			refuse_uncalled(f, TP_REASON_NOT_ATTACHED, NULL);
+			deny(f, q, agent, NULL, TP_REASON_NOT_ATTACHED, NULL);
 		}
 		return;
 	}
 	if (h->body == HTTP1_BODY_LENGTH && h->content_length > f->relay->cfg->max_request_bytes) {
-		refuse_reason(f, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
+		deny(f, q, agent, start.attached, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
 		return;
 	}
 	r = call_new(f->relay, &start, &call_callbacks, f, &f->call);
+	if (r == TP_REASON_AUDIT_UNAVAILABLE) {
+		refuse_reason(f, TP_REASON_AUDIT_UNAVAILABLE, "see the relay's log");
+		return;
+	}
 	if (r != 0) {
-		refuse_reason(f, r > 0 ? (uint32_t)r : TP_REASON_REFUSED, r > 0 ? NULL : "out of memory");
+		deny(f, q, agent, start.attached, r > 0 ? (uint32_t)r : TP_REASON_REFUSED, r > 0 ? NULL : "out of memory");
 		return;
 	}
 	if (h->expect_continue && !start.end && buf_add_str(&f->out, "HTTP/1.1 100 Continue\r\n\r\n") == 0)
@@ -268,6 +276,12 @@ static void start_call(struct front *f, const struct request *q, const char *age
 static bool origin_allowed(const void *user, struct span origin)
 {
 	return relay_config_origin_allowed(user, origin);
+}
+
+/* Absent unless there is such a tunnel. */
+static struct span known_tunnel(const struct relay *r, struct span tunnel)
+{
+	return registry_has_tunnel(r->registry, tunnel) ? tunnel : (struct span){ NULL, 0 };
 }
 
 static void begin_upgrade(struct front *f, const struct request *q)
@@ -290,6 +304,8 @@ static void begin_upgrade(struct front *f, const struct request *q)
 		channel_peer(f->channel, peer, sizeof(peer));
 		f->relay->counters.gateway_refused++;
 		log_warning("a gateway at %s gave a token that is not valid", peer);
+		records_auth_failure(f->relay, known_tunnel(f->relay, http1_field_get(h, "Mcp-Tunnel", NULL)), peer,
+				     "a gateway gave a token that is not valid");
 		f->close_after = true;
 		refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST, "the token is not valid", NULL);
 		return;
@@ -300,7 +316,7 @@ static void begin_upgrade(struct front *f, const struct request *q)
 		return;
 	}
 	snprintf(f->tunnel_id, sizeof(f->tunnel_id), "%s", tunnel);
-	if (upgrade_write_response(&f->out, h) < 0) {
+	if (audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h) < 0) {
 		front_close(f);
 		return;
 	}
@@ -334,15 +350,33 @@ static const char *local_name(struct front *f)
 	return f->local;
 }
 
+static void refuse_agent(struct front *f, const struct request *q)
+{
+	struct span tunnel = known_tunnel(f->relay, q->tunnel);
+	char peer[128];
+
+	channel_peer(f->channel, peer, sizeof(peer));
+	if (tunnel.p)
+		records_auth_failure(f->relay, tunnel, peer, q->key.p ? "an agent gave a key that is not valid" : "an agent gave no key");
+	refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST,
+	       "no key, or a wrong one: send Authorization: Bearer KEY", NULL);
+}
+
+static bool read_head(struct front *f, struct request *q, struct refusal *why)
+{
+	const struct relay *r = f->relay;
+
+	return request_check(&f->reader.head, &r->names, local_name(f), origin_allowed, r->cfg, q, why);
+}
+
 /* What the head asks for: done, refused, or made to wait. */
 static void serve_head(struct front *f)
 {
-	struct relay *r = f->relay;
 	struct request q;
 	struct refusal why;
 	const char *agent;
 
-	if (!request_check(&f->reader.head, &r->names, local_name(f), origin_allowed, r->cfg, &q, &why)) {
+	if (!read_head(f, &q, &why)) {
 		refuse(f, why.status, why.extra, why.reason, why.text, NULL);
 		return;
 	}
@@ -350,14 +384,11 @@ static void serve_head(struct front *f)
 		begin_upgrade(f, &q);
 		return;
 	}
-	agent = check_agent(r, &q);
-	if (!agent) {
-		refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST,
-		       "no key, or a wrong one: send Authorization: Bearer KEY", NULL);
-		return;
-	}
-	if (r->stopping)
-		refuse_uncalled(f, TP_REASON_REFUSED, "the relay stops");
+	agent = check_agent(f->relay, &q);
+	if (!agent)
+		refuse_agent(f, &q);
+	else if (f->relay->stopping)
+		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
 	else
 		start_call(f, &q, agent);
 }
@@ -526,13 +557,19 @@ static void on_hold_attached(void *user)
 static void on_hold_expired(void *user)
 {
 	struct front *f = user;
+	struct request q = { 0 };
+	struct refusal why;
+	const char *agent = NULL;
 
 	CHECK_OBJ(f, FRONT_MAGIC);
 	set_state(f, FRONT_HEAD);
+	/* It was good when it began to wait; who it is may be gone since. */
+	if (read_head(f, &q, &why))
+		agent = check_agent(f->relay, &q);
 	if (f->relay->stopping)
-		refuse_uncalled(f, TP_REASON_REFUSED, "the relay stops");
+		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
 	else
-		refuse_uncalled(f, TP_REASON_NOT_ATTACHED, NULL);
+		deny(f, &q, agent, NULL, TP_REASON_NOT_ATTACHED, NULL);
 	after_hold(f);
 }
 
@@ -541,6 +578,7 @@ static void finish_upgrade(struct front *f)
 	struct relay *r = f->relay;
 	struct channel *c = f->channel;
 	struct buf early = f->early;
+	struct audit_hash hash = f->hash;
 	char tunnel_id[sizeof(f->tunnel_id)];
 
 	memcpy(tunnel_id, f->tunnel_id, sizeof(tunnel_id));
@@ -548,7 +586,8 @@ static void finish_upgrade(struct front *f)
 	set_paused(f, false);
 	f->channel = NULL;
 	front_free(f);
-	attach_begin(r, c, tunnel_id, buf_bytes(&early), buf_len(&early));
+	attach_begin(r, c, tunnel_id, &hash, buf_bytes(&early), buf_len(&early));
+	audit_hash_done(&hash);
 	buf_done(&early);
 }
 

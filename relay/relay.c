@@ -13,8 +13,9 @@
 #include "relay/attach.h"
 #include "relay/front.h"
 #include "relay/metrics.h"
+#include "relay/records.h"
 
-enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20 };
+enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20, COLLECTED_MIN = 64 * 1024 * 1024 };
 
 struct relay_listener {
 	struct relay *relay;
@@ -48,7 +49,15 @@ static int on_metrics(void *user, struct buf *out)
 	return metrics_write(user, out);
 }
 
-static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics };
+static int on_canary(void *user, struct span nonce)
+{
+	struct relay *r = user;
+
+	CHECK_OBJ(r, RELAY_MAGIC);
+	return audit_setup_canary(&r->audit, nonce);
+}
+
+static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics, .canary = on_canary };
 
 /* ---- stopping ---- */
 
@@ -61,6 +70,7 @@ static void stop_now(struct relay_program *p)
 		log_warning("drain time is over: ending %zu calls", r->calls_open);
 	attach_stop_all(r);
 	front_close_all(r);
+	records_stop(r, "signal");
 	log_notice("stopped");
 	loop_stop(r->loop);
 }
@@ -100,13 +110,16 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 {
 	struct relay *r = user;
 	char err[512];
+	bool bad;
 
 	CHECK_OBJ(r, RELAY_MAGIC);
 	notify_reloading();
-	if (registry_reload(r->registry, err, sizeof(err)) < 0)
+	bad = registry_reload(r->registry, err, sizeof(err)) < 0;
+	if (bad)
 		log_error("SIGHUP: tunnels and agents stay as they were: %s", err);
 	else
 		log_notice("SIGHUP: tunnels and agents read again");
+	records_reload(r, bad ? err : NULL);
 	notify_reloaded();
 }
 
@@ -233,6 +246,8 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 	snprintf(err, err_size, "out of memory");
 	rc = loop_new(&r->loop);
 	if (rc == 0)
+		rc = records_init(r, err, err_size);
+	if (rc == 0)
 		rc = hold_new(r->loop, cfg->hold_ms, &r->hold);
 	if (rc == 0)
 		rc = start_events(p);
@@ -250,6 +265,7 @@ int relay_new(const struct relay_config *cfg, char *err, size_t err_size, struct
 		return -ENOMEM;
 	p->relay.magic = RELAY_MAGIC;
 	p->relay.cfg = cfg;
+	p->relay.max_collected_bytes = MAX((uint64_t)COLLECTED_MIN, 4 * cfg->max_request_bytes);
 	TAILQ_INIT(&p->relay.fronts);
 	TAILQ_INIT(&p->relay.attached);
 	rc = build(p, err, err_size);
@@ -273,6 +289,7 @@ struct relay *relay_free(struct relay *r)
 		if (*events[i])
 			event_free(*events[i]);
 	hold_free(r->hold);
+	records_done(r);
 	loop_free(r->loop);
 	tls_free(r->tls);
 	registry_free(r->registry);
@@ -288,6 +305,7 @@ int relay_run(struct relay *r)
 
 	log_notice("mcp-tunnel-relay " MCP_TUNNEL_VERSION " ready");
 	notify_ready("Ready");
+	records_start(r);
 	process_signals(true);
 	rc = loop_run(r->loop);
 	process_signals(false);

@@ -4,8 +4,10 @@
 
 #include <sys/queue.h>
 
+#include "daemon/audit_setup.h"
 #include "daemon/loop.h"
 #include "daemon/tls.h"
+#include "proto/budget.h"
 #include "proto/tunnel.h"
 #include "relay/config.h"
 #include "relay/hold.h"
@@ -34,7 +36,12 @@ struct relay {
 	struct request_names names;
 	TAILQ_HEAD(front_list, front) fronts;          /* connections of agents, and gateways before their upgrade */
 	TAILQ_HEAD(attached_list, attached) attached;  /* sessions, newest first */
+	struct audit_setup audit;
+	struct state_dir *state; /* of the audit log */
+	struct budget auth_failures;
+	uint64_t auth_failures_skipped;
 	size_t calls_open;
+	uint64_t collected_bytes, max_collected_bytes; /* request bodies that wait for their record, all together */
 	size_t kept_bytes; /* frames of all sessions, for resumption */
 	bool stopping;
 	struct relay_counters counters;
@@ -44,3 +51,9 @@ struct relay {
 int relay_new(const struct relay_config *cfg, char *err, size_t err_size, struct relay **ret);
 struct relay *relay_free(struct relay *r);
 int relay_run(struct relay *r);
+
+/* How agents identify themselves: "bearer" or "none". */
+static inline const char *relay_agent_auth(const struct relay *r)
+{
+	return r->cfg->agents_need_key ? "bearer" : "none";
+}

@@ -8,7 +8,7 @@ _mcp_tunnel_gateway()
 	cur=${COMP_WORDS[COMP_CWORD]}
 	prev=${COMP_WORDS[COMP_CWORD - 1]}
 	case $prev in
-	--token-file|--ca-file|--client-cert|--client-key|--proxy-auth-file|--upstream-ca-file|--upstream-client-cert|--upstream-client-key|--config)
+	--token-file|--ca-file|--client-cert|--client-key|--proxy-auth-file|--upstream-ca-file|--upstream-client-cert|--upstream-client-key|--audit-hash-key-file|--state-dir|--config)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return
 		;;
@@ -18,6 +18,22 @@ _mcp_tunnel_gateway()
 		;;
 	--tls-min)
 		COMPREPLY=($(compgen -W '1.3 1.2' -- "$cur"))
+		return
+		;;
+	--audit-on-failure)
+		COMPREPLY=($(compgen -W 'deny continue' -- "$cur"))
+		return
+		;;
+	--audit-sync)
+		COMPREPLY=($(compgen -W 'off interval each' -- "$cur"))
+		return
+		;;
+	--audit-read-back)
+		COMPREPLY=($(compgen -W 'disk any off' -- "$cur"))
+		return
+		;;
+	--audit-hash)
+		COMPREPLY=($(compgen -W 'hmac-sha256-jcs sha256-jcs' -- "$cur"))
 		return
 		;;
 	--log-level)
@@ -31,7 +47,8 @@ _mcp_tunnel_gateway()
 	COMPREPLY=($(compgen -W '--token-file --control-plane --region --ca-file --client-cert --client-key --pin-sha256 --proxy
 		--proxy-auth-file --tls-min --keepalive --drain-timeout --mcp-server-url --upstream-allow
 		--upstream-ca-file --upstream-client-cert --upstream-client-key --allow-query --max-request-bytes
-		--max-response-bytes --max-streams --call-timeout --audit --health-listen --log-level --config
-		--check-config --print-config --version --help' -- "$cur"))
+		--max-response-bytes --max-streams --call-timeout --audit --audit-on-failure --audit-sync
+		--audit-read-back --audit-hash --audit-hash-key-file --state-dir --health-listen --log-level
+		--config --check-config --print-config --version --help' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_gateway mcp-tunnel-gateway

@@ -8,7 +8,7 @@ _mcp_tunnel_relay()
 	cur=${COMP_WORDS[COMP_CWORD]}
 	prev=${COMP_WORDS[COMP_CWORD - 1]}
 	case $prev in
-	--tls-cert|--tls-key|--state-dir|--config)
+	--tls-cert|--tls-key|--state-dir|--audit-hash-key-file|--config)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return
 		;;
@@ -20,11 +20,27 @@ _mcp_tunnel_relay()
 		COMPREPLY=($(compgen -W 'bearer none' -- "$cur"))
 		return
 		;;
+	--audit-on-failure)
+		COMPREPLY=($(compgen -W 'deny continue' -- "$cur"))
+		return
+		;;
+	--audit-sync)
+		COMPREPLY=($(compgen -W 'off interval each' -- "$cur"))
+		return
+		;;
+	--audit-read-back)
+		COMPREPLY=($(compgen -W 'disk any off' -- "$cur"))
+		return
+		;;
+	--audit-hash)
+		COMPREPLY=($(compgen -W 'hmac-sha256-jcs sha256-jcs' -- "$cur"))
+		return
+		;;
 	--log-level)
 		COMPREPLY=($(compgen -W 'error warning notice info debug' -- "$cur"))
 		return
 		;;
-	--listen|--public-url|--allowed-origin|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--drain-timeout|--admin-listen|--tunnel|--old-for)
+	--listen|--public-url|--allowed-origin|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--drain-timeout|--audit|--admin-listen|--tunnel|--old-for)
 		return
 		;;
 	tunnel)
@@ -38,7 +54,8 @@ _mcp_tunnel_relay()
 	esac
 	COMPREPLY=($(compgen -W 'tunnel agent --listen --tls-cert --tls-key --tls-min --behind-proxy --public-url --allowed-origin
 		--state-dir --agent-auth --hold --resume-grace --keepalive --max-request-bytes --max-streams
-		--drain-timeout --admin-listen --log-level --config --check-config --print-config --version --help
-		--tunnel --old-for --end-old --json' -- "$cur"))
+		--drain-timeout --audit --audit-on-failure --audit-sync --audit-read-back --audit-hash
+		--audit-hash-key-file --admin-listen --log-level --config --check-config --print-config --version
+		--help --tunnel --old-for --end-old --json' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_relay mcp-tunnel-relay

@@ -192,7 +192,7 @@ start_relay() {
 		2>"$dir/relay.log" || fail "mcp-tunnel-relay agent add failed" "$dir/relay.log"
 	keep_last_word "$dir/agent-key" <"$dir/key.out"
 	spawn relay "$relay" --listen https://127.0.0.1:0 --tls-cert "$dir/cert.pem" --tls-key "$dir/key.pem" \
-		--state-dir "$dir/state"
+		--state-dir "$dir/state" --audit "file:$dir/relay-audit.jsonl"
 	port=$(wait_for relay 'listening on https://127\.0\.0\.1:\([0-9][0-9]*\)')
 	agent_url=https://localhost:$port/t/quickstart/mcp
 	echo "    $agent_url, with a throw-away certificate"

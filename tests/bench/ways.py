@@ -235,7 +235,7 @@ class Tunnel(Way):
     def _relay(self):
         relay = self.program("relay", self.relay_bin, "--listen", "http://127.0.0.1:0", "--listen",
                              "https://127.0.0.1:0", "--tls-cert", self.cert, "--tls-key", self.cert_key,
-                             "--state-dir", self.state)
+                             "--state-dir", self.state, "--audit", "none")
         plain = relay.wait_for(r"listening on http://127\.0\.0\.1:(\d+)").group(1)
         tls = relay.wait_for(r"listening on https://127\.0\.0\.1:(\d+)").group(1)
         return plain, tls

@@ -13,7 +13,7 @@
 #define HAVE_ORACLE 1
 #endif
 
-enum { OUT_MAX = 1 << 16 };
+enum { OUT_MAX = 1 << 16, LINES = 4 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -29,7 +29,7 @@ static void fault(const char *what, struct span line)
 
 static void setup(void)
 {
-	struct audit_config cfg = { .sink = AUDIT_FILE, .identifier = "fuzz", .hash_secret = SPAN("secret"), .tunnel_id = "t" };
+	struct audit_config cfg = { .sink = AUDIT_FILE, .side = "gateway", .checkpoint_records = UINT64_MAX };
 	char path[64], err[200];
 
 	if (audit)
@@ -86,34 +86,53 @@ static void check_file(void)
 	ssize_t n = pread(file, out, sizeof(out), 0);
 	struct span rest = span_make(out, (size_t)n);
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < LINES; i++)
 		check_record(span_split(&rest, '\n'));
 	if (n <= 0 || !rest.p || rest.len)
-		fault("not three lines", span_make(out, (size_t)n));
+		fault("not as many lines as records", span_make(out, (size_t)n));
 	if (ftruncate(file, 0) < 0)
+		abort();
+}
+
+static void on_verdict(void *user, int r)
+{
+	if (r < 0)
+		abort();
+}
+
+static void turn(void)
+{
+	loop_stop(loop);
+	if (loop_run(loop) < 0)
 		abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct audit_ending ending = { .http_status = 200 };
+	struct audit_ending ending = { .http_status = 200 };
 	struct span rest = span_make(size ? (const char *)data : "", size);
 	struct mcp_view view = { .kind = MCP_REQUEST, .method = SPAN("tools/call") };
 	struct audit_call call = { .view = &view };
-	struct span *const values[] = { &view.name,	 &call.agent, &view.id,	   &call.arguments, &view.client_name,
-					&call.agent_auth, &call.route, &call.trace, &call.call_id,  &view.protocol_version };
+	struct audit_note note = { .reason = "x" };
+	struct span *const values[] = { &view.name,	 &call.agent, &view.id,	   &call.args_hash, &view.client_name,
+					&call.agent_auth, &call.route, &call.trace, &call.call_id,  &view.protocol_version,
+					&call.where.peer, &note.nonce, &ending.peer_head };
 	struct audit_open *open = NULL;
 	char *detail;
 
 	setup();
 	for (size_t i = 0; i < ARRAY_LEN(values); i++)
 		*values[i] = take(&rest);
-	if (audit_request(audit, &call, &open) < 0)
+	if (audit_request(audit, &call, on_verdict, NULL, &open) != 0)
 		abort();
+	turn();
 	audit_response(audit, open, &ending);
 	view.method = view.name;
 	detail = span_dup(view.name);
 	audit_denied(audit, &call, TP_REASON_POLICY, detail);
+	note.detail = detail;
+	audit_event(audit, AUDIT_CANARY, &note);
+	turn();
 	free(detail);
 	check_file();
 	return 0;

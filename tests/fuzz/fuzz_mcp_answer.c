@@ -48,11 +48,12 @@ static struct said answer(enum mcp_answer_form form, size_t n_ids, const uint8_t
 	struct mcp_answer *a;
 	size_t n;
 
-	if (mcp_answer_new(form, &a) < 0)
+	if (mcp_answer_new(&a) < 0)
 		abort();
 	for (size_t i = 0; i < n_ids; i++)
 		if (mcp_answer_expect(a, span_of(ids[i])) < 0)
 			abort();
+	mcp_answer_begin(a, form);
 	if (!cut)
 		feed(a, p, left);
 	while (cut && left) {

@@ -8,8 +8,6 @@
 #include "proto/reasons.h"
 #include "tests/lib/audit_case.h"
 
-static const struct audit_ending complete = { .http_status = 200, .response_bytes = 45, .ttfb_us = 678 };
-
 /* Replaces the value of what differs each time by "*". */
 static void blank(char *line, const char *before, char until)
 {
@@ -25,36 +23,49 @@ static void blank(char *line, const char *before, char until)
 
 /* ---- Exact records ---- */
 
-#define REQUEST_LINE                                                                                                   \
-	"{\"message\":\"MCPAUDIT v=1 ev=call.request seq=0 call=" CALL_ID " agent=\\\"alice@example.com\\\" "              \
-	"method=tools/call tool=\\\"get_weather\\\" args=" ARGS_HASH " decision=allow\","                                 \
-	"\"message_id\":\"b841c1811f564dbba297bc18d8dee8aa\",\"priority\":\"6\","                                         \
-	"\"syslog_identifier\":\"mcp-tunnel-gateway\",\"mcp_schema\":\"1\",\"mcp_event\":\"call.request\","                \
-	"\"mcp_time\":\"*\",\"mcp_gateway_version\":\"" MCP_TUNNEL_VERSION "\",\"mcp_seq\":\"0\","                         \
+#define HEAD(event, id, priority, seq)                                                                                 \
+	"\"message_id\":\"" id "\",\"priority\":\"" priority "\",\"syslog_identifier\":\"mcp-tunnel-gateway\","            \
+	"\"mcp_schema\":\"1\",\"mcp_event\":\"" event "\",\"mcp_side\":\"gateway\","                                       \
+	"\"mcp_gateway_version\":\"" MCP_TUNNEL_VERSION "\",\"mcp_chain_id\":\"*\",\"mcp_seq\":\"" seq "\","               \
+	"\"mcp_time\":\"*\","
+
+#define FACTS                                                                                                          \
 	"\"mcp_tunnel_id\":\"acme\",\"mcp_tunnel_session\":\"00ff\",\"mcp_peer\":\"192.0.2.1:443\","                       \
 	"\"mcp_call_id\":\"" CALL_ID "\",\"mcp_kind\":\"request\",\"mcp_method\":\"tools/call\","                          \
-	"\"mcp_tool\":\"get_weather\",\"mcp_agent_id\":\"alice@example.com\",\"mcp_agent_auth\":\"mtls\","                 \
-	"\"mcp_jsonrpc_id\":\"7\",\"mcp_args_hash\":\"" ARGS_HASH "\",\"mcp_agent_claimed\":\"agent-app\","                \
-	"\"mcp_protocol_version\":\"2026-07-28\",\"mcp_trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\","                   \
-	"\"mcp_upstream\":\"http://127.0.0.1:3000/mcp\",\"mcp_req_bytes\":\"123\",\"mcp_decision\":\"allow\"}"
+	"\"mcp_tool\":\"get_weather\",\"mcp_jsonrpc_id\":\"7\",\"mcp_agent_id\":\"alice@example.com\","                    \
+	"\"mcp_agent_auth\":\"mtls\","
+
+#define REQUEST_LINE                                                                                                   \
+	"{\"message\":\"MCPAUDIT v=1 ev=call.request seq=0 call=" CALL_ID " agent=\\\"alice@example.com\\\" "              \
+	"method=tools/call tool=\\\"get_weather\\\" args=" ARGS_HASH " decision=allow chain=*\","                         \
+	HEAD("call.request", "b841c1811f564dbba297bc18d8dee8aa", "6", "0") FACTS                                           \
+	"\"mcp_args_hash\":\"" ARGS_HASH "\",\"mcp_decision\":\"allow\","                                                  \
+	"\"mcp_session_hash\":\"hmac-sha256:4267500d:00112233\","                                                          \
+	"\"mcp_trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\"mcp_req_bytes\":\"123\","                                 \
+	"\"mcp_upstream\":\"http://127.0.0.1:3000/mcp\",\"mcp_protocol_version\":\"2026-07-28\","                          \
+	"\"mcp_agent_claimed\":\"agent-app\",\"mcp_chain_prev\":\"" ZEROS "\",\"mcp_chain\":\"*\"}"
 
 #define RESPONSE_LINE                                                                                                  \
 	"{\"message\":\"MCPAUDIT v=1 ev=call.response seq=1 call=" CALL_ID " agent=\\\"alice@example.com\\\" "             \
-	"method=tools/call tool=\\\"get_weather\\\" status=ok reason=none http=200 duration_us=* resp_bytes=45\","        \
-	"\"message_id\":\"ba9050821cf242d4a0d3709bbfbe2dbc\",\"priority\":\"6\","                                         \
-	"\"syslog_identifier\":\"mcp-tunnel-gateway\",\"mcp_schema\":\"1\",\"mcp_event\":\"call.response\","               \
-	"\"mcp_time\":\"*\",\"mcp_gateway_version\":\"" MCP_TUNNEL_VERSION "\",\"mcp_seq\":\"1\","                         \
-	"\"mcp_tunnel_id\":\"acme\",\"mcp_tunnel_session\":\"00ff\",\"mcp_peer\":\"192.0.2.1:443\","                       \
-	"\"mcp_call_id\":\"" CALL_ID "\",\"mcp_kind\":\"request\",\"mcp_method\":\"tools/call\","                          \
-	"\"mcp_tool\":\"get_weather\",\"mcp_agent_id\":\"alice@example.com\",\"mcp_agent_auth\":\"mtls\","                 \
+	"method=tools/call tool=\\\"get_weather\\\" status=ok reason=none http=200 duration_us=* resp_bytes=45 "          \
+	"chain=*\","                                                                                                       \
+	HEAD("call.response", "ba9050821cf242d4a0d3709bbfbe2dbc", "6", "1") FACTS                                          \
 	"\"mcp_status\":\"ok\",\"mcp_reason\":\"none\",\"mcp_http_status\":\"200\",\"mcp_duration_us\":\"*\","             \
-	"\"mcp_ttfb_us\":\"678\",\"mcp_resp_bytes\":\"45\"}"
+	"\"mcp_ttfb_us\":\"678\",\"mcp_resp_bytes\":\"45\",\"mcp_chain_prev\":\"*\",\"mcp_chain\":\"*\"}"
+
+static void blank_common(char *line)
+{
+	blank(line, " chain=", '"');
+	blank(line, "\"mcp_chain_id\":\"", '"');
+	blank(line, "\"mcp_time\":\"", '"');
+	blank(line, "\"mcp_chain\":\"", '"');
+}
 
 START_TEST(pair)
 {
 	struct mcp_view view = tool_view();
 	struct audit_call call = tool_call(&view);
-	struct audit_open *open = NULL;
+	struct audit_open *open;
 	char *copy, *line;
 	struct stat st;
 	struct tm tm;
@@ -62,28 +73,30 @@ START_TEST(pair)
 	setup_file();
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_int_eq(st.st_mode & 07777, 0600);
-	audit_set_session(audit, "00ff", "192.0.2.1:443");
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
-	ck_assert_ptr_nonnull(open);
+	ck_assert_str_eq(audit_head(audit), "");
+	open = request_ok(&call);
+	ck_assert_str_eq(audit_head(audit) + 32 + 3, value_at(0, "mcp_chain"));
 	copy = strdup(read_file(path));
 	line = line_at(copy, 0);
 	ck_assert_ptr_nonnull(line);
 	ck_assert_ptr_nonnull(strptime(strstr(line, "mcp_time\":\"") + 11, "%Y-%m-%dT%H:%M:%S", &tm));
-	ck_assert_str_eq(strchr(strstr(line, "mcp_time\":\""), '.') + 7, strstr(line, "Z\",\"mcp_gateway"));
-	blank(line, "\"mcp_time\":\"", '"');
+	ck_assert_str_eq(strchr(strstr(line, "mcp_time\":\""), '.') + 7, strstr(line, "Z\",\"mcp_tunnel_id"));
+	blank_common(line);
 	ck_assert_str_eq(line, REQUEST_LINE);
 	free(copy);
 
-	audit_response(audit, open, &complete);
+	respond(open);
 	copy = strdup(read_file(path));
 	line = line_at(copy, 1);
 	ck_assert_ptr_nonnull(line);
-	blank(line, "\"mcp_time\":\"", '"');
+	blank_common(line);
+	blank(line, "\"mcp_chain_prev\":\"", '"');
 	blank(line, "duration_us=", ' ');
 	blank(line, "\"mcp_duration_us\":\"", '"');
 	ck_assert_str_eq(line, RESPONSE_LINE);
 	free(copy);
 	ck_assert_ptr_null(line_at(text, 2));
+	ck_assert_uint_eq(audit_counters(audit)->written, 2);
 	teardown();
 }
 END_TEST
@@ -96,13 +109,13 @@ START_TEST(denied)
 
 	setup_file();
 	audit_denied(audit, &call, TP_REASON_HEADER_MISMATCH, "Mcp-Name is \"other\"");
+	turn();
 	line = line_at((char *)read_file(path), 0);
 	assert_has(line, "ev=call.denied seq=0 call=" CALL_ID " agent=");
-	assert_has(line, " decision=deny reason=header-mismatch rule=\\\"Mcp-Name is \\\\\\\"other\\\\\\\"\\\"\"");
+	assert_has(line, " decision=deny reason=header-mismatch rule=\\\"Mcp-Name is \\\\\\\"other\\\\\\\"\\\" chain=");
 	assert_has(line, "\"message_id\":\"af8637b252624887ae3c855d6fa56728\",\"priority\":\"4\"");
-	assert_has(line, "\"mcp_decision\":\"deny\",\"mcp_reason\":\"header-mismatch\","
-			 "\"mcp_rule\":\"Mcp-Name is \\\"other\\\"\"}");
-	assert_lacks(line, "mcp_tunnel_session");
+	assert_has(line, "\"mcp_decision\":\"deny\",");
+	assert_has(line, "\"mcp_reason\":\"header-mismatch\",\"mcp_rule\":\"Mcp-Name is \\\"other\\\"\",");
 	assert_lacks(line, "never/recorded");
 	teardown();
 }
@@ -112,25 +125,25 @@ START_TEST(little_known)
 {
 	struct mcp_view view = { .kind = MCP_NOTIFICATION, .method = SPAN("prompts/get"), .name = SPAN("p") };
 	struct audit_call call = { .call_id = SPAN(CALL_ID), .agent = SPAN(""), .trace = SPAN("00-x"), .view = &view };
-	struct audit_open *open = NULL;
+	static const char *const absent[] = { "mcp_tool\"", "jsonrpc", "trace", "route", "upstream", "mcp_tunnel",
+					      "mcp_peer", "args", "session" };
 	char *line;
 
 	setup_file();
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
-	audit_response(audit, open, &complete);
+	respond(request_ok(&call));
 	line = line_at((char *)read_file(path), 0);
 	assert_has(line, "\"mcp_kind\":\"notification\",\"mcp_method\":\"prompts/get\",\"mcp_prompt\":\"p\",");
-	assert_has(line, "\"mcp_agent_id\":\"unknown\",\"mcp_agent_auth\":\"none\",\"mcp_args_hash\":\"none\"");
-	assert_has(line, "agent=\\\"unknown\\\" method=prompts/get prompt=\\\"p\\\" args=none decision=allow");
-	for (size_t i = 0; i < 5; i++)
-		assert_lacks(line, ((const char *[]){ "mcp_tool\"", "jsonrpc", "trace", "route", "upstream" })[i]);
+	assert_has(line, "\"mcp_agent_id\":\"unknown\",\"mcp_agent_auth\":\"none\",\"mcp_decision\"");
+	assert_has(line, "agent=\\\"unknown\\\" method=prompts/get prompt=\\\"p\\\" decision=allow");
+	for (size_t i = 0; i < ARRAY_LEN(absent); i++)
+		assert_lacks(line, absent[i]);
 	call.view = NULL;
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
-	audit_response(audit, open, &complete);
+	audit_denied(audit, &call, TP_REASON_BAD_REQUEST, NULL);
+	turn();
 	line = line_at((char *)read_file(path), 2);
-	assert_has(line, "\"mcp_kind\":\"batch\"");
+	assert_lacks(line, "mcp_kind");
 	assert_lacks(line, "mcp_method");
-	assert_lacks(line, "args");
+	assert_lacks(line, "mcp_rule");
 	teardown();
 }
 END_TEST
@@ -138,44 +151,150 @@ END_TEST
 START_TEST(statuses)
 {
 	static const struct {
-		uint32_t reason;
-		unsigned http;
+		struct audit_ending e;
 		const char *status;
 		char priority;
 	} rows[] = {
-		{ TP_REASON_NONE, 200, "ok", '6' },
-		{ TP_REASON_NONE, 202, "ok", '6' },
-		{ TP_REASON_NONE, 399, "ok", '6' },
-		{ TP_REASON_NONE, 400, "http_error", '4' },
-		{ TP_REASON_UPSTREAM_TIMEOUT, 0, "timeout", '4' },
-		{ TP_REASON_DEADLINE, 200, "timeout", '4' },
-		{ TP_REASON_UPSTREAM_UNREACHABLE, 0, "upstream_unreachable", '4' },
-		{ TP_REASON_CANCELLED, 200, "cancelled", '4' },
-		{ TP_REASON_SESSION_LOST, 0, "session_lost", '4' },
-		{ TP_REASON_GATEWAY_STOPPED, 0, "gateway_stopped", '4' },
-		{ TP_REASON_UPSTREAM_CLOSED, 200, "http_error", '4' },
-		{ TP_REASON_INTERNAL, 0, "http_error", '4' },
+		{ { .reason = TP_REASON_NONE, .http_status = 200 }, "ok", '6' },
+		{ { .reason = TP_REASON_NONE, .http_status = 202 }, "ok", '6' },
+		{ { .reason = TP_REASON_NONE, .http_status = 399 }, "ok", '6' },
+		{ { .reason = TP_REASON_NONE, .http_status = 400 }, "http_error", '4' },
+		{ { .reason = TP_REASON_NONE, .http_status = 200, .has_answer = true }, "ok", '6' },
+		{ { .http_status = 200, .has_answer = true, .is_error = true }, "tool_error", '5' },
+		{ { .http_status = 200, .has_answer = true, .has_rpc_error = true, .rpc_error_code = -32602 },
+		  "rpc_error",
+		  '5' },
+		{ { .http_status = 400, .has_answer = true, .has_rpc_error = true, .rpc_error_code = 1 },
+		  "rpc_error",
+		  '5' },
+		{ { .reason = TP_REASON_UPSTREAM_TIMEOUT }, "timeout", '4' },
+		{ { .reason = TP_REASON_DEADLINE, .http_status = 200 }, "timeout", '4' },
+		{ { .reason = TP_REASON_UPSTREAM_UNREACHABLE }, "upstream_unreachable", '4' },
+		{ { .reason = TP_REASON_CANCELLED, .http_status = 200, .has_answer = true }, "cancelled", '4' },
+		{ { .reason = TP_REASON_SESSION_LOST }, "session_lost", '4' },
+		{ { .reason = TP_REASON_RELAY_STOPPED }, "session_lost", '4' },
+		{ { .reason = TP_REASON_GATEWAY_STOPPED }, "gateway_stopped", '4' },
+		{ { .reason = TP_REASON_UPSTREAM_CLOSED, .http_status = 200 }, "http_error", '4' },
+		{ { .reason = TP_REASON_INTERNAL }, "http_error", '4' },
 	};
 	struct mcp_view view = tool_view();
 	struct audit_call call = tool_call(&view);
-	struct audit_open *open = NULL;
+	struct audit_open *open;
 	char expect[200], *line;
 
 	setup_file();
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		const struct audit_ending e = { .reason = rows[i].reason, .http_status = rows[i].http };
+		const struct audit_ending *e = &rows[i].e;
 
-		ck_assert_int_eq(audit_request(audit, &call, &open), 0);
-		audit_response(audit, open, &e);
+		open = request_ok(&call);
+		end_call(open, e);
+		turn();
 		line = line_at((char *)read_file(path), 2 * i + 1);
-		snprintf(expect, sizeof(expect), "\"mcp_status\":\"%s\",\"mcp_reason\":\"%s\",%s", rows[i].status,
-			 tp_reason_name(rows[i].reason), rows[i].http ? "\"mcp_http_status\"" : "\"mcp_duration_us\"");
+		snprintf(expect, sizeof(expect), "\"mcp_status\":\"%s\",\"mcp_reason\":\"%s\",", rows[i].status,
+			 tp_reason_name(e->reason));
 		assert_has(line, expect);
 		snprintf(expect, sizeof(expect), "\"priority\":\"%c\"", rows[i].priority);
 		assert_has(line, expect);
-		if (!rows[i].http)
-			assert_lacks(line, "ttfb");
+		ck_assert((strstr(line, "mcp_http_status") != NULL) == (e->http_status != 0));
+		ck_assert((strstr(line, "mcp_ttfb_us") != NULL) == (e->http_status != 0));
+		ck_assert((strstr(line, "mcp_is_error") != NULL) == (e->has_answer && !e->has_rpc_error));
+		snprintf(expect, sizeof(expect), "\"mcp_rpc_error_code\":\"%d\"", (int)e->rpc_error_code);
+		ck_assert((strstr(line, expect) != NULL) == e->has_rpc_error);
 	}
+	teardown();
+}
+END_TEST
+
+START_TEST(answers)
+{
+	struct mcp_view view = tool_view();
+	struct audit_call call = tool_call(&view);
+	struct audit_ending e = { .http_status = 200, .response_events = 3, .has_answer = true };
+	char head[AUDIT_HEAD_MAX], chain_id[33];
+
+	memset(chain_id, 'a', 32);
+	chain_id[32] = '\0';
+	setup_file();
+	snprintf(head, sizeof(head), "%s:18446744073709551615:%s", chain_id, ZEROS);
+	e.peer_head = span_of(head);
+	end_call(request_ok(&call), &e);
+	turn();
+	ck_assert_str_eq(value_at(1, "mcp_resp_events"), "3");
+	ck_assert_str_eq(value_at(1, "mcp_is_error"), "false");
+	ck_assert_str_eq(value_at(1, "mcp_peer_chain_id"), chain_id);
+	ck_assert_str_eq(value_at(1, "mcp_peer_seq"), "18446744073709551615");
+	ck_assert_str_eq(value_at(1, "mcp_peer_chain"), ZEROS);
+	/* What is no head is nothing. */
+	for (size_t cut = 0; cut < strlen(head); cut += 7) {
+		ck_assert_int_eq(truncate(path, 0), 0);
+		e.peer_head = span_make(head, cut);
+		e.response_events = 0;
+		end_call(request_ok(&call), &e);
+		turn();
+		assert_lacks(read_file(path), "peer_chain");
+		assert_lacks(read_file(path), "resp_events");
+	}
+	head[33] = 'x';
+	e.peer_head = span_of(head);
+	end_call(request_ok(&call), &e);
+	turn();
+	assert_lacks(read_file(path), "peer_chain");
+	teardown();
+}
+END_TEST
+
+START_TEST(notes)
+{
+	static const struct {
+		enum audit_event ev;
+		const char *name, *id;
+		char priority, bad;
+	} rows[] = {
+		{ AUDIT_SESSION_OPEN, "session.open", "8d1190d8970e4fa788c01af984571d6d", '6', '4' },
+		{ AUDIT_SESSION_CLOSE, "session.close", "8302686870ac4ee8bf34a150825741b0", '6', '4' },
+		{ AUDIT_SESSION_RESUME, "session.resume", "d81a258d093847ddab1105a431cb462d", '5', '4' },
+		{ AUDIT_AUTH_FAILURE, "auth.failure", "c55ef14be89042d78813188eafad2062", '4', '4' },
+		{ AUDIT_CONFIG_RELOAD, "config.reload", "b0b293516c8343b0b61abb3d57f9b2d6", '5', '3' },
+		{ AUDIT_CANARY, "audit.checkpoint", "ad576026d5844264a281413b1d655da9", '6', '6' },
+		{ AUDIT_PEER_CHECKPOINT, "audit.checkpoint", "ad576026d5844264a281413b1d655da9", '6', '6' },
+	};
+	static const char head[] = "0123456789abcdef0123456789abcdef:7:" ZEROS;
+	struct audit_note n = {
+		.where = { SPAN("acme"), SPAN("00ff"), SPAN("[2001:db8::1]:443") },
+		.reason = "session-lost",
+		.detail = "a \"quoted\"\nthing",
+		.replayed_bytes = 1,
+		.replayed_frames = 2,
+		.down_ms = 3,
+		.nonce = SPAN("n-1"),
+	};
+
+	n.peer_head = span_of(head);
+	setup_file();
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		char priority[2] = { rows[i].priority, '\0' }, bad[2] = { rows[i].bad, '\0' };
+
+		n.bad = false;
+		audit_event(audit, rows[i].ev, &n);
+		n.bad = true;
+		audit_event(audit, rows[i].ev, &n);
+		turn();
+		ck_assert_str_eq(value_at(2 * i, "mcp_event"), rows[i].name);
+		ck_assert_str_eq(value_at(2 * i, "message_id"), rows[i].id);
+		ck_assert_str_eq(value_at(2 * i, "priority"), priority);
+		ck_assert_str_eq(value_at(2 * i + 1, "priority"), bad);
+		ck_assert_str_eq(value_at(2 * i, "mcp_tunnel_session"), "00ff");
+		ck_assert_str_eq(value_at(2 * i, "mcp_reason"), "session-lost");
+		ck_assert_str_eq(value_at(2 * i, "mcp_detail"), "a \"quoted\"\\x0athing");
+		ck_assert((value_at(2 * i, "mcp_nonce") != NULL) == (rows[i].ev == AUDIT_CANARY));
+		ck_assert((value_at(2 * i, "mcp_peer_chain") != NULL) == (rows[i].ev == AUDIT_PEER_CHECKPOINT));
+		ck_assert((value_at(2 * i, "mcp_down_ms") != NULL) == (rows[i].ev == AUDIT_SESSION_RESUME));
+	}
+	ck_assert_str_eq(value_at(4, "mcp_replayed_bytes"), "1");
+	ck_assert_str_eq(value_at(4, "mcp_replayed_frames"), "2");
+	ck_assert_str_eq(value_at(4, "mcp_down_ms"), "3");
+	assert_has(value_at(0, "message"), "ev=session.open seq=0 tunnel=acme session=00ff peer=\"[2001:db8::1]:443\" "
+					   "reason=session-lost detail=\"a \\\"quoted\\\"\\x0athing\" chain=");
 	teardown();
 }
 END_TEST
@@ -195,12 +314,14 @@ START_TEST(interleaved)
 		snprintf(name, sizeof(name), "tool-%d", i);
 		call.call_id = span_of(id);
 		view.name = span_of(name);
-		ck_assert_int_eq(audit_request(audit, &call, &open[i]), 0);
+		ck_assert_int_eq(audit_request(audit, &call, on_verdict, NULL, &open[i]), 0);
 	}
 	memset(id, '!', sizeof(id));
 	memset(name, '!', sizeof(name));
+	turn();
 	for (int i = 0; i < CALLS; i++)
-		audit_response(audit, open[i * 7 % CALLS], &complete);
+		end_call(open[i * 7 % CALLS], &complete);
+	turn();
 	for (int i = 0; i < CALLS; i++) {
 		line = line_at((char *)read_file(path), (size_t)(CALLS + i));
 		snprintf(expect, sizeof(expect),
@@ -212,76 +333,33 @@ START_TEST(interleaved)
 }
 END_TEST
 
-/* ---- The hash of the arguments ---- */
-
-static const char *hash_of(struct span arguments)
-{
-	static char hash[200];
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
-	char *at;
-
-	ck_assert_int_eq(truncate(path, 0), 0);
-	call.arguments = arguments;
-	audit_denied(audit, &call, TP_REASON_POLICY, "");
-	at = strstr(read_file(path), "\"mcp_args_hash\":\"");
-	ck_assert_ptr_nonnull(at);
-	snprintf(hash, sizeof(hash), "%.*s", (int)strcspn(at + 17, "\""), at + 17);
-	return hash;
-}
-
-START_TEST(hash)
-{
-	static const char *const same[] = {
-		"{\"a\":\"x\",\"b\":1}",
-		" { \"b\" : 1.0 ,\r\n\t\"a\" : \"\\u0078\" } ",
-		"{\"\\u0062\":10e-1,\"a\":\"x\"}",
-	};
-	static const char *const others[] = { "{\"a\":\"x\",\"b\":2}", "{\"a\":\"x\",\"b\":\"1\"}", "{}", "null" };
-	char huge[1000];
-
-	setup_file();
-	for (size_t i = 0; i < ARRAY_LEN(same); i++)
-		ck_assert_str_eq(hash_of(span_of(same[i])), ARGS_HASH);
-	for (size_t i = 0; i < ARRAY_LEN(others); i++)
-		ck_assert_str_ne(hash_of(span_of(others[i])), ARGS_HASH);
-	ck_assert_str_eq(hash_of(span_of(NULL)), "none");
-	ck_assert_str_eq(hash_of(SPAN("{\"a\":1,\"a\":2}")),
-			 "hmac-sha256-raw:4267500d:332ea06403762e902bc6aa6e9067b92f279807bb6e0081866966a0d87a00212e");
-	assert_has(hash_of(SPAN("9007199254740993")), "hmac-sha256-raw:4267500d:");
-	assert_has(hash_of(SPAN("\"\\ud800\"")), "hmac-sha256-raw:4267500d:");
-	memset(huge, '[', sizeof(huge));
-	assert_has(hash_of(span_make(huge, sizeof(huge))), "hmac-sha256-raw:4267500d:");
-	/* Short numbers whose canonical form is the longest there is. */
-	for (size_t i = 0; i + 5 <= sizeof(huge); i += 5)
-		memcpy(huge + i, i ? ",1e15" : "[1e15", 5);
-	huge[sizeof(huge) - 1] = ']';
-	assert_has(hash_of(span_make(huge, sizeof(huge))), "hmac-sha256-jcs:4267500d:");
-	teardown();
-}
-END_TEST
-
 START_TEST(jsonrpc_id)
 {
 	static const struct {
 		const char *id, *expect;
 	} rows[] = {
-		{ "1", "\"mcp_jsonrpc_id\":\"1\"," },
-		{ "1.0", "\"mcp_jsonrpc_id\":\"1\"," },
-		{ "\"1\"", "\"mcp_jsonrpc_id\":\"\\\"1\\\"\"," },
-		{ "\"\\u0041\\n\"", "\"mcp_jsonrpc_id\":\"\\\"A\\\\n\\\"\"," },
-		{ "null", "\"mcp_jsonrpc_id\":\"null\"," },
-		{ "90071992547409930", "\"mcp_jsonrpc_id\":\"90071992547409930\"," },
+		{ "1", "1" },
+		{ "0", "0" },
+		{ "-7", "-7" },
+		{ "-0", "0" },
+		{ "1.0", "1" },
+		{ "\"1\"", "\"1\"" },
+		{ "\"\\u0041\\n\"", "\"A\\n\"" },
+		{ "\"a b\"", "\"a b\"" },
+		{ "null", "null" },
+		{ "1e3", "1000" },
+		{ "123456789012345", "123456789012345" },
+		{ "90071992547409930", "90071992547409930" },
 	};
 	struct mcp_view view = tool_view();
 	struct audit_call call = tool_call(&view);
 
 	setup_file();
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		ck_assert_int_eq(truncate(path, 0), 0);
 		view.id = span_of(rows[i].id);
-		audit_denied(audit, &call, TP_REASON_POLICY, "");
-		assert_has(read_file(path), rows[i].expect);
+		respond(request_ok(&call));
+		ck_assert_str_eq(value_at(2 * i, "mcp_jsonrpc_id"), rows[i].expect);
+		ck_assert_str_eq(value_at(2 * i + 1, "mcp_jsonrpc_id"), rows[i].expect);
 	}
 	teardown();
 }
@@ -369,5 +447,5 @@ START_TEST(traceparent)
 }
 END_TEST
 
-UNIT_MAIN("audit", ADD(pair) ADD(denied) ADD(little_known) ADD(statuses) ADD(interleaved) ADD(hash) ADD(jsonrpc_id)
-		   ADD(escaping) ADD(cutting) ADD(traceparent))
+UNIT_MAIN("audit", ADD(pair) ADD(denied) ADD(little_known) ADD(statuses) ADD(answers) ADD(notes) ADD(interleaved)
+		   ADD(jsonrpc_id) ADD(escaping) ADD(cutting) ADD(traceparent))

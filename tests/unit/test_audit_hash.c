@@ -110,4 +110,26 @@ START_TEST(key_file)
 }
 END_TEST
 
-UNIT_MAIN("audit_hash", ADD(key_as_it_is) ADD(key_of_a_token) ADD(no_key) ADD(key_file))
+/* Computed with Python's hmac and hashlib. */
+#define SESSION_HASH "hmac-sha256:4267500d:0defc888a50723ddc9492d5e3bb0d7b32ecb7bd6348d2e0b4b1ea8af1524ac54"
+
+START_TEST(session)
+{
+	char out[AUDIT_SESSION_TEXT_LEN + 1], args[AUDIT_HASH_TEXT_LEN + 1];
+	struct audit_hash h;
+
+	ck_assert_int_eq(audit_hash_init(&h, SPAN("mcptun_secret")), 0);
+	ck_assert_int_eq(audit_hash_session(&h, SPAN("0123-session"), out), 0);
+	ck_assert_str_eq(out, SESSION_HASH);
+	/* Where arguments are hashed without the key, the session is not. */
+	h.plain = true;
+	ck_assert_int_eq(audit_hash_session(&h, SPAN("0123-session"), out), 0);
+	ck_assert_str_eq(out, SESSION_HASH);
+	ck_assert_int_eq(audit_hash_arguments(&h, SPAN("{}"), args), 0);
+	ck_assert_str_eq(args, "sha256-jcs:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+	audit_hash_init_plain(&h);
+	ck_assert_int_eq(audit_hash_session(&h, SPAN("0123-session"), out), -EINVAL);
+}
+END_TEST
+
+UNIT_MAIN("audit_hash", ADD(key_as_it_is) ADD(key_of_a_token) ADD(no_key) ADD(session) ADD(key_file))

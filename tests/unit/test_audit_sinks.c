@@ -1,4 +1,3 @@
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -9,228 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/audit_record.h"
 #include "proto/reasons.h"
 #include "tests/lib/audit_case.h"
-
-#if __has_include(<jansson.h>)
-#include <jansson.h>
-#define HAVE_ORACLE 1
-#endif
-
-enum { FIELDS_MAX = 64 };
-
-static const struct audit_ending complete = { .http_status = 200, .response_bytes = 45, .ttfb_us = 678 };
-
-/* ---- Injection ---- */
-
-struct parsed {
-	size_t n;
-	struct {
-		char name[64];
-		struct span value;
-	} fields[FIELDS_MAX];
-};
-
-/* As journald reads it: NAME \n, 64 bits of length, value, \n. */
-static void parse_journal(struct span record, struct parsed *p)
-{
-	p->n = 0;
-	while (record.len) {
-		struct span name = span_split(&record, '\n');
-		uint64_t len;
-
-		ck_assert(p->n < FIELDS_MAX && name.len < 64 && record.len > sizeof(len));
-		ck_assert_ptr_null(memchr(name.p, '=', name.len));
-		memcpy(&len, record.p, sizeof(len));
-		len = le64toh(len);
-		ck_assert_uint_lt(len, record.len - sizeof(len));
-		snprintf(p->fields[p->n].name, 64, "%.*s", SPAN_FMT(name));
-		p->fields[p->n++].value = span_make(record.p + sizeof(len), len);
-		record = span_make(record.p + sizeof(len) + len, record.len - sizeof(len) - len);
-		ck_assert_int_eq(record.p[0], '\n');
-		record = span_make(record.p + 1, record.len - 1);
-	}
-}
-
-static void check_values(const struct parsed *p, const struct parsed *like)
-{
-	ck_assert_uint_eq(p->n, like->n);
-	for (size_t i = 0; i < p->n; i++) {
-		struct span v = p->fields[i].value;
-
-		ck_assert_str_eq(p->fields[i].name, like->fields[i].name);
-		ck_assert_uint_le(v.len, i ? 256 : AUDIT_MESSAGE_MAX);
-		for (size_t k = 0; k < v.len; k++)
-			ck_assert(((unsigned char)v.p[k] >= 0x20 && v.p[k] != 0x7f));
-	}
-	ck_assert_str_eq(p->fields[0].name, "MESSAGE");
-}
-
-/* Every value that comes from outside. */
-static void emit_with(struct span evil)
-{
-	_cleanup_(freep) char *copy = span_dup(evil);
-	const char *z = *copy ? copy : "x";
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
-	struct audit_open *open = NULL;
-
-	view.id = view.client_name = view.protocol_version = evil;
-	call.call_id = call.agent = call.agent_auth = call.route = call.trace = call.arguments = evil;
-	call.upstream = z;
-	audit_set_session(audit, z, z);
-	view.name = evil;
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
-	audit_response(audit, open, &complete);
-	view.method = evil;
-	audit_denied(audit, &call, TP_REASON_POLICY, z);
-}
-
-static const struct span evils[] = {
-	BYTES("plain"),
-	BYTES("a\nMCP_DECISION=deny\nPRIORITY=0"),
-	BYTES("a\",\"mcp_decision\":\"deny"),
-	BYTES("a\" decision=deny x=\""),
-	BYTES("a decision=deny"),
-	BYTES("\\\" decision=deny"),
-	BYTES("\0\0\0\0\0\0\0\1"),
-	BYTES("\xff\xfe\x80"),
-	BYTES("="),
-	BYTES("MCP_AGENT_ID\n\x01\0\0\0\0\0\0\0x\n"),
-	BYTES("\xe2\x80\xa8\xe2\x80\xae\x1b[2J"),
-};
-
-static char big[6][65536];
-
-static size_t all_evils(struct span out[32])
-{
-	static const char fill[] = { 'a', '\n', '"', '\\', '\xff', '\0' };
-	size_t n = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(evils); i++)
-		out[n++] = evils[i];
-	for (size_t i = 0; i < ARRAY_LEN(big); i++) {
-		memset(big[i], fill[i], sizeof(big[i]));
-		out[n++] = span_make(big[i], sizeof(big[i]));
-	}
-	return n;
-}
-
-/* Key and value pairs of MESSAGE, as a logfmt parser reads them: the keys in order. */
-static void line_keys(struct span line, char *out, size_t size)
-{
-	size_t n = 0, i = strlen("MCPAUDIT");
-
-	ck_assert(span_starts(line, "MCPAUDIT "));
-	while (i < line.len) {
-		ck_assert_int_eq(line.p[i++], ' ');
-		while (line.p[i] != '=' && n + 2 < size)
-			out[n++] = line.p[i++];
-		out[n++] = ' ';
-		if (line.p[++i] != '"') {
-			while (i < line.len && line.p[i] != ' ')
-				ck_assert(line.p[i] != '=' && line.p[i++] != '"');
-			continue;
-		}
-		for (i++; line.p[i] != '"'; i++) {
-			i += line.p[i] == '\\';
-			ck_assert_uint_lt(i, line.len - 1);
-		}
-		i++;
-	}
-	out[n] = '\0';
-}
-
-START_TEST(injection_journal)
-{
-	static char got[3][16384];
-	struct parsed like[3], p;
-	struct span all[32];
-	size_t n = all_evils(all);
-	char keys[3][300], these[300];
-	int fd;
-
-	make_dir();
-	fd = serve();
-	ck_assert_int_eq(start(AUDIT_JOURNALD, path), 0);
-	for (size_t i = 0; i < n; i++) {
-		emit_with(all[i]);
-		for (size_t k = 0; k < 3; k++) {
-			ssize_t len = recv(fd, i ? text : got[k], 16384, 0);
-
-			ck_assert_int_gt(len, 0);
-			ck_assert_int_lt(len, 4096);
-			parse_journal(span_make(i ? text : got[k], (size_t)len), i ? &p : &like[k]);
-			check_values(i ? &p : &like[k], &like[k]);
-			line_keys((i ? &p : &like[k])->fields[0].value, i ? these : keys[k], sizeof(these));
-			if (i)
-				ck_assert_str_eq(these, keys[k]);
-		}
-	}
-	ck_assert_str_eq(keys[0], "v ev seq call agent method tool args decision ");
-	ck_assert_str_eq(keys[2], "v ev seq call agent method args decision reason rule ");
-	close(fd);
-	teardown();
-}
-END_TEST
-
-#ifdef HAVE_ORACLE
-static size_t count_strings(const char *line, bool want_deny)
-{
-	json_error_t e;
-	json_t *tree = json_loads(line, JSON_REJECT_DUPLICATES, &e), *value;
-	const char *key;
-	size_t n;
-
-	ck_assert_msg(tree != NULL, "%s: %s", e.text, line);
-	n = json_object_size(tree);
-	json_object_foreach(tree, key, value)
-		ck_assert_msg(json_is_string(value), "%s", key);
-	value = json_object_get(tree, "mcp_decision");
-	ck_assert(!value || strcmp(json_string_value(value), want_deny ? "deny" : "allow") == 0);
-	json_decref(tree);
-	return n;
-}
-#else
-/* What can be said without a parser: as many strings, and nothing that ends one too early. */
-static size_t count_strings(const char *line, bool want_deny)
-{
-	size_t n = 0;
-
-	for (const char *p = line; *p; p++) {
-		p += p[0] == '\\' && p[1];
-		n += *p == '"';
-	}
-	return n;
-}
-#endif
-
-START_TEST(injection_file)
-{
-	size_t expect[3] = { 0 }, n;
-	struct span all[32];
-	char *line;
-
-	setup_file();
-	n = all_evils(all);
-	for (size_t i = 0; i < n; i++) {
-		ck_assert_int_eq(truncate(path, 0), 0);
-		emit_with(all[i]);
-		for (size_t k = 0; k < 3; k++) {
-			line = line_at((char *)read_file(path), k);
-			ck_assert_ptr_nonnull(line);
-			if (i == 0)
-				expect[k] = count_strings(line, k == 2);
-			ck_assert_uint_eq(count_strings(line, k == 2), expect[k]);
-		}
-		ck_assert_ptr_null(line_at((char *)read_file(path), 3));
-	}
-	teardown();
-}
-END_TEST
-
-/* ---- Sinks that fail ---- */
 
 static bool healthy(const char *expect_detail)
 {
@@ -238,30 +17,64 @@ static bool healthy(const char *expect_detail)
 	bool ok = audit_healthy(audit, &detail);
 
 	ck_assert_str_eq(detail, expect_detail);
+	ck_assert(ok == !audit_counters(audit)->failing);
 	return ok;
 }
 
-START_TEST(full)
+static bool is_well(void)
+{
+	return !audit_counters(audit)->failing;
+}
+
+static int try_request(void)
 {
 	struct mcp_view view = tool_view();
 	struct audit_call call = tool_call(&view);
-	struct audit_open *open = (void *)&call;
+	struct audit_open *o = (void *)&call;
+	int r = audit_request(audit, &call, on_verdict, NULL, &o);
 
+	ck_assert((o != NULL) == (r == 0));
+	return r;
+}
+
+static void deny_one(void)
+{
+	struct mcp_view view = tool_view();
+	struct audit_call call = tool_call(&view);
+
+	audit_denied(audit, &call, TP_REASON_POLICY, "x");
+	turn();
+}
+
+/* ---- Files ---- */
+
+START_TEST(full)
+{
 	make_dir();
 	ck_assert_int_eq(start(AUDIT_FILE, "/dev/full"), 0);
 	ck_assert(healthy(""));
+	ck_assert_int_eq(try_request(), 0);
+	ck_assert_uint_eq(n_verdicts, 0);
+	turn();
+	ck_assert_uint_eq(n_verdicts, 1);
+	ck_assert_int_eq(verdicts[0].r, -ENOSPC);
 	for (int i = 0; i < 100; i++)
-		ck_assert_int_eq(audit_request(audit, &call, &open), -ENOSPC);
-	audit_denied(audit, &call, TP_REASON_POLICY, "x");
-	ck_assert_ptr_eq(open, (void *)&call);
+		ck_assert_int_eq(try_request(), -ENOSPC);
+	deny_one();
+	run_ms(250);
 	ck_assert(!healthy("cannot write /dev/full: No space left on device"));
+	ck_assert_str_eq(audit_counters(audit)->cause, "sink-full");
+	ck_assert_uint_eq(audit_counters(audit)->refused, 101);
+	ck_assert_uint_eq(audit_counters(audit)->queued, 1);
+	ck_assert_uint_eq(audit_counters(audit)->written, 0);
+	ck_assert_uint_eq(n_verdicts, 1);
 	ck_assert_int_eq(n_warnings, 1);
 	ck_assert_int_eq(n_notices, 0);
 	teardown();
 }
 END_TEST
 
-/* No ck_assert here or while the limit is in force: each writes to check's own file, which the limit would cut as well. */
+/* No ck_assert here or while the limit is in force: each writes to check's own file, which the limit would cut too. */
 static void limit_file(rlim_t bytes)
 {
 	struct rlimit lim;
@@ -273,70 +86,108 @@ static void limit_file(rlim_t bytes)
 		abort();
 }
 
-/* A record of which only a part was written is no record, and the next one is whole. Cut at every byte. */
-START_TEST(torn)
+static void turn_unchecked(void)
 {
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
-	struct audit_open *a = NULL, *b;
-	size_t len = 1;
-	int r;
+	loop_stop(loop);
+	if (loop_run(loop) != 0)
+		abort();
+}
+
+static struct audit_open *trio[3];
+
+static void request_three(void)
+{
+	n_verdicts = 0;
+	ck_assert_int_eq(truncate(path, 0), 0);
+	for (int i = 0; i < 3; i++)
+		trio[i] = request();
+}
+
+static void respond_three(size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		end_call(trio[i], &complete);
+}
+
+/* Of three requests in a batch that is cut there, the whole ones stay and the others are refused, without a trace. */
+static void cut_at(size_t bytes)
+{
+	size_t whole = 0;
+
+	request_three();
+	limit_file(bytes);
+	turn_unchecked();
+	limit_file(RLIM_INFINITY);
+	ck_assert_uint_eq(n_verdicts, 3);
+	for (size_t i = 0; i < 3; i++) {
+		whole += verdicts[i].r == 0;
+		ck_assert(verdicts[i].r == 0 ? i < whole : verdicts[i].r == -EFBIG);
+	}
+	ck_assert_uint_eq(check_chain(path, NULL), whole);
+	ck_assert(whole == 0 || strlen(read_file(path)) <= bytes);
+	ck_assert_uint_eq(audit_counters(audit)->queued, 0);
+	respond_three(whole);
+	run_until(is_well);
+	/* The answers; or, when there are none, one record to try with. No number is missing. */
+	ck_assert_uint_eq(check_chain(path, NULL), whole == 3 ? 3 : whole ? 2 * whole : 1);
+	turn();
+}
+
+START_TEST(cut)
+{
+	size_t ends[4] = { 0 };
 
 	signal(SIGXFSZ, SIG_IGN);
 	setup_file();
-	for (size_t cut = 0; cut <= len; cut++) {
-		ck_assert_int_eq(truncate(path, 0), 0);
-		ck_assert_int_eq(audit_request(audit, &call, &a), 0);
-		len = strlen(read_file(path));
-		limit_file(len + cut);
-		r = audit_request(audit, &call, &b);
-		limit_file(RLIM_INFINITY);
-		ck_assert_int_eq(r, cut + 1 >= len ? 0 : cut ? -ENOSPC : -EFBIG);
-		audit_response(audit, a, &complete);
-		if (r == 0)
-			audit_response(audit, b, &complete);
-		/* The first record, what is left of the second, the third. */
-		ck_assert_ptr_nonnull(line_at((char *)read_file(path), 0));
-		assert_has(line_at((char *)read_file(path), cut ? 2 : 1), "{\"message\":\"MCPAUDIT v=1 ev=call.response");
-		ck_assert_ptr_null(line_at((char *)read_file(path), r == 0 ? 4 : cut ? 3 : 2));
-		if (cut)
-			ck_assert_uint_eq(strlen(line_at((char *)read_file(path), 1)), MIN(cut, len - 1));
+	for (size_t i = 0; i < 4; i++) {
+		for (int near = -3; near < 4; near++) {
+			request_three();
+			turn();
+			for (size_t k = 0, at = 0; k < 3; k++)
+				at = ends[k + 1] = at + strcspn(read_file(path) + at, "\n") + 1;
+			respond_three(3);
+			turn();
+			if (near >= 0 || i > 0)
+				cut_at(near == 3 ? ends[i] + 200 : ends[i] + (size_t)near);
+		}
 	}
 	teardown();
 }
 END_TEST
 
-/* A lost ending leaves a hole in the sequence, a refused call does not. */
+/* Refused calls leave no hole and no gap: nothing of them happened. Endings are not lost. */
 START_TEST(sequence)
 {
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
-	struct audit_open *a = NULL, *b = NULL;
-	int first, second;
+	struct audit_open *a = NULL;
+	int first;
 
 	signal(SIGXFSZ, SIG_IGN);
 	setup_file();
-	ck_assert_int_eq(audit_request(audit, &call, &a), 0);
-	limit_file(strlen(read_file(path)));
-	first = audit_request(audit, &call, &b);
-	second = audit_request(audit, &call, &b);
-	audit_response(audit, a, &complete);
+	a = request();
+	turn();
+	limit_file(1);
+	request();
+	turn_unchecked();
+	first = try_request();
+	end_call(a, &complete);
+	turn_unchecked();
 	limit_file(RLIM_INFINITY);
 	ck_assert_int_eq(first, -EFBIG);
-	ck_assert_int_eq(second, -EFBIG);
-	ck_assert_int_eq(audit_request(audit, &call, &b), 0);
-	assert_has(line_at((char *)read_file(path), 0), "ev=call.request seq=0 ");
-	assert_has(line_at((char *)read_file(path), 1), "ev=call.request seq=2 ");
-	assert_has(last_notice, "2 calls were refused, and 1 records");
-	audit_response(audit, b, &complete);
+	ck_assert_int_eq(verdicts[1].r, -EFBIG);
+	run_until(is_well);
+	ck_assert_uint_eq(count_lines(path), 2);
+	ck_assert_str_eq(value_at(1, "mcp_event"), "call.response");
+	ck_assert_str_eq(value_at(1, "mcp_seq"), "1");
+	assert_has(last_notice, "2 calls were refused, 0 calls were made without a record, 0 records were lost");
+	ck_assert_uint_eq(audit_counters(audit)->gaps, 0);
+	ck_assert_str_eq(audit_counters(audit)->cause, "");
 	teardown();
 }
 END_TEST
 
+/* What another process left half-written is ended by a newline. */
 START_TEST(left_torn)
 {
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
 	int fd;
 
 	make_dir();
@@ -344,42 +195,92 @@ START_TEST(left_torn)
 	ck_assert_int_eq(write(fd, "{}\n{\"mess", 9), 9);
 	close(fd);
 	ck_assert_int_eq(start(AUDIT_FILE, path), 0);
-	audit_denied(audit, &call, TP_REASON_POLICY, "x");
+	deny_one();
 	audit_reopen(audit);
-	audit_denied(audit, &call, TP_REASON_POLICY, "x");
+	deny_one();
 	ck_assert_str_eq(line_at((char *)read_file(path), 1), "{\"mess");
 	assert_has(line_at((char *)read_file(path), 2), "{\"message\":\"MCPAUDIT v=1 ev=call.denied seq=0");
 	assert_has(line_at((char *)read_file(path), 3), "{\"message\":\"MCPAUDIT v=1 ev=call.denied seq=1");
 	ck_assert_ptr_null(line_at((char *)read_file(path), 4));
-	teardown();
+	teardown_unchecked();
+}
+END_TEST
+
+/* A pipe cannot be cut: its torn line is ended, and the record comes again. Full, it is waited for. */
+START_TEST(pipe_full)
+{
+	struct audit_open *o;
+	char *line, *rest;
+	size_t n = 0, n_torn = 0, seq = 0;
+	ssize_t got = 1;
+	int fd;
+
+	make_dir();
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fcntl(fd, F_SETPIPE_SZ, 65536), 65536);
+	ck_assert_int_eq(start(AUDIT_FILE, path), 0);
+	/* More at once than there is room for: a record is cut. */
+	for (int i = 0; i < 60; i++)
+		o = request();
+	turn();
+	ck_assert_uint_gt(audit_counters(audit)->queued, 0);
+	ck_assert(healthy(""));
+	end_call(o, &complete);
+	for (int i = 0; i < 500 && got > 0; i++) {
+		got = read(fd, text + n, TEXT_BYTES - 1 - n);
+		n += got > 0 ? (size_t)got : 0;
+		if (got < 0 && audit_counters(audit)->queued) {
+			run_ms(1);
+			got = 1;
+		}
+	}
+	text[n] = '\0';
+	rest = text;
+	while ((line = strsep(&rest, "\n")) && rest) {
+		char expect[40];
+
+		snprintf(expect, sizeof(expect), "ev=call.request seq=%zu ", seq);
+		ck_assert_ptr_null(strstr(line + 1, "{\"message\""));
+		n_torn += !strstr(line, "\"}");
+		if (!strstr(line, "\"}"))
+			continue;
+		assert_has(line, expect);
+		seq++;
+	}
+	ck_assert_uint_eq(n_torn, 1);
+	ck_assert_uint_eq(seq, audit_counters(audit)->written);
+	close(fd);
+	teardown_unchecked();
 }
 END_TEST
 
 START_TEST(reopen)
 {
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
-	struct audit_open *open = NULL;
 	char moved[120], hidden[120];
+	struct audit_open *open;
 
 	setup_file();
 	snprintf(moved, sizeof(moved), "%s.1", path);
 	snprintf(hidden, sizeof(hidden), "%s.2", dir);
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
+	open = request();
+	turn();
 	ck_assert_int_eq(rename(path, moved), 0);
-	audit_denied(audit, &call, TP_REASON_POLICY, "x");
+	deny_one();
 	ck_assert_int_eq(access(path, F_OK), -1);
 	audit_reopen(audit);
-	audit_response(audit, open, &complete);
+	respond(open);
 	assert_has(line_at((char *)read_file(moved), 1), "ev=call.denied seq=1 ");
 	ck_assert_ptr_null(line_at((char *)read_file(moved), 2));
 	assert_has(line_at((char *)read_file(path), 0), "ev=call.response seq=2 ");
 	/* What cannot be opened leaves the old one in use. */
 	ck_assert_int_eq(rename(dir, hidden), 0);
 	audit_reopen(audit);
-	audit_denied(audit, &call, TP_REASON_POLICY, "x");
+	deny_one();
 	ck_assert_int_eq(rename(hidden, dir), 0);
 	ck_assert(healthy(""));
+	ck_assert_int_eq(n_errors, 1);
 	assert_has(line_at((char *)read_file(path), 1), "ev=call.denied seq=3 ");
 	teardown();
 }
@@ -407,16 +308,22 @@ START_TEST(no_sink)
 {
 	struct mcp_view view = tool_view();
 	struct audit_call call = tool_call(&view);
+	struct audit_note note = { .reason = "x" };
 	struct audit_open *open = (void *)&call;
 
 	make_dir();
 	ck_assert_int_eq(start(AUDIT_NONE, NULL), 0);
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
+	audit_start(audit);
+	ck_assert_int_eq(audit_request(audit, &call, on_verdict, NULL, &open), AUDIT_AT_ONCE);
 	ck_assert_ptr_null(open);
-	audit_response(audit, open, &complete);
+	end_call(open, &complete);
 	audit_denied(audit, &call, TP_REASON_POLICY, "x");
+	audit_event(audit, AUDIT_SESSION_OPEN, &note);
 	audit_reopen(audit);
 	ck_assert(healthy(""));
+	ck_assert_str_eq(audit_head(audit), "");
+	audit_stop(audit, "x");
+	ck_assert_uint_eq(n_verdicts, 0);
 	teardown();
 	ck_assert_ptr_null(audit_free(NULL));
 }
@@ -434,49 +341,100 @@ START_TEST(bad_start)
 	snprintf(expect, sizeof(expect), "audit: cannot reach journald at %s: No such file or directory", path);
 	ck_assert_str_eq(err, expect);
 	loop_free(loop);
+	config.sync = AUDIT_SYNC_EACH;
+	ck_assert_int_eq(start(AUDIT_FILE, path), -EINVAL);
+	loop_free(loop);
+	config.sync = AUDIT_SYNC_OFF;
 	ck_assert_int_eq(start(AUDIT_FILE, dir), -EISDIR);
 	teardown();
 }
 END_TEST
 
-/* The queue is full: refused at once. Then journald is gone, comes back, is restarted. */
-START_TEST(journal_fails)
+/* ---- The journal's socket ---- */
+
+/* How many datagrams there are. */
+static size_t empty_socket(int fd)
 {
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
-	struct audit_open *open = NULL;
-	uint64_t before;
-	int fd, n = 0;
+	size_t n = 0;
+
+	while (recv(fd, text, sizeof(text), 0) > 0)
+		n++;
+	return n;
+}
+
+/* Nobody is there: refused at once, and not for longer than it takes. What was in the old socket may be gone. */
+START_TEST(journal_gone)
+{
+	struct audit_open *open;
+	int fd;
 
 	make_dir();
 	fd = serve();
 	ck_assert_int_eq(start(AUDIT_JOURNALD, path), 0);
-	before = clock_now_us();
-	while (n++ < 100000 && audit_request(audit, &call, &open) == 0)
-		audit_response(audit, open, &complete);
-	ck_assert_int_eq(audit_request(audit, &call, &open), -EAGAIN);
-	ck_assert_uint_lt(clock_now_us() - before, 20 * 1000000);
-	ck_assert(!healthy("the queue of journald is full"));
-	ck_assert_int_eq(n_warnings, 1);
-	while (recv(fd, text, sizeof(text), 0) > 0)
-		;
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
-	ck_assert(healthy(""));
-	ck_assert_int_eq(n_notices, 1);
-	audit_response(audit, open, &complete);
-
+	open = request();
+	turn();
 	close(fd);
-	ck_assert_int_eq(audit_request(audit, &call, &open), -ECONNREFUSED);
+	request();
+	turn();
+	ck_assert_int_eq(verdicts[1].r, -ECONNREFUSED);
 	ck_assert(!healthy("journald is not running: Connection refused"));
+	ck_assert_str_eq(audit_counters(audit)->cause, "sink-unreachable");
 	unlink(path);
-	ck_assert_int_eq(audit_request(audit, &call, &open), -ENOENT);
+	ck_assert_int_eq(try_request(), -ECONNREFUSED);
+	end_call(open, &complete);
+	run_ms(150);
+	ck_assert(!healthy("journald is not running: No such file or directory"));
 	fd = serve();
-	ck_assert_int_eq(audit_request(audit, &call, &open), 0);
+	run_until(is_well);
+	ck_assert_int_gt(recv(fd, text, sizeof(text), 0), 0);
+	ck_assert_ptr_nonnull(memmem(text, 300, SPAN("ev=call.response seq=1").p, 22));
+	ck_assert_int_gt(recv(fd, text, sizeof(text), 0), 0);
+	ck_assert_ptr_nonnull(memmem(text, 300, SPAN("ev=audit.gap seq=2 count=0 cause=sink-unreachable").p, 49));
+	ck_assert_uint_eq(empty_socket(fd), 0);
+	ck_assert_int_eq(n_notices, 1);
+	/* A restart between two records is no failure. */
 	close(fd);
 	unlink(path);
 	fd = serve();
-	audit_response(audit, open, &complete);
+	request();
+	turn();
+	ck_assert_int_eq(verdicts[2].r, 0);
 	ck_assert(healthy(""));
+	close(fd);
+	teardown();
+}
+END_TEST
+
+/* Full, as in a healthy burst: waited for, and nothing is refused or lost. */
+START_TEST(journal_burst)
+{
+	size_t n_got = 0;
+	int fd, n = 0;
+
+	make_dir();
+	config.refuse_after_ms = 20000;
+	fd = serve();
+	ck_assert_int_eq(start(AUDIT_JOURNALD, path), 0);
+	while (n < 20000 && audit_counters(audit)->queued == 0) {
+		for (int i = 0; i < 10; i++, n++)
+			request();
+		turn();
+	}
+	ck_assert_uint_gt(audit_counters(audit)->queued, 0);
+	ck_assert(healthy(""));
+	for (int i = 0; i < 100; i++, n++)
+		request();
+	turn();
+	ck_assert_uint_lt(n_verdicts, (size_t)n);
+	for (int i = 0; i < 20000 && n_got < (size_t)n; i++) {
+		n_got += empty_socket(fd);
+		run_ms(1);
+	}
+	ck_assert_uint_eq(n_got, (size_t)n);
+	ck_assert_uint_eq(n_verdicts, (size_t)n);
+	for (size_t i = 0; i < n_verdicts; i++)
+		ck_assert_int_eq(verdicts[i].r, 0);
+	ck_assert_int_eq(n_warnings + n_notices, 0);
 	close(fd);
 	teardown();
 }
@@ -485,31 +443,28 @@ END_TEST
 /* A sink that fails again and again fills no log, and nothing of it stays untold. */
 START_TEST(flapping)
 {
-	struct mcp_view view = tool_view();
-	struct audit_call call = tool_call(&view);
-	struct audit_open *open = NULL;
 	int refused = 0, told = 0, n = 0;
 
 	signal(SIGXFSZ, SIG_IGN);
 	setup_file();
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 25; i++) {
 		limit_file(1);
-		refused += audit_request(audit, &call, &open) < 0;
+		request();
+		turn_unchecked();
 		limit_file(RLIM_INFINITY);
-		ck_assert_int_eq(truncate(path, 0), 0);
-		ck_assert_int_eq(audit_request(audit, &call, &open), 0);
-		audit_response(audit, open, &complete);
+		refused++;
+		run_until(is_well);
 		if (n_notices > n && sscanf(last_notice, "audit: records are taken again; %d", &told) == 1) {
 			n = n_notices;
 			refused -= told;
 		}
 	}
 	ck_assert_int_ge(n_warnings, 1);
-	ck_assert_int_lt(n_warnings, 20);
+	ck_assert_int_lt(n_warnings, 5);
 	ck_assert_int_gt(refused, 0);
 	for (int i = 0; i < 1000 && n_notices == n; i++) {
-		usleep(10000);
-		audit_denied(audit, &call, TP_REASON_POLICY, "x");
+		run_ms(10);
+		deny_one();
 	}
 	ck_assert_int_eq(sscanf(last_notice, "audit: records are taken again; %d", &told), 1);
 	ck_assert_int_eq(told, refused);
@@ -517,5 +472,5 @@ START_TEST(flapping)
 }
 END_TEST
 
-UNIT_MAIN("audit_sinks", ADD(injection_journal) ADD(injection_file) ADD(full) ADD(torn) ADD(sequence) ADD(left_torn)
-			 ADD(reopen) ADD(made_private) ADD(no_sink) ADD(bad_start) ADD(journal_fails) ADD(flapping))
+UNIT_MAIN("audit_sinks", ADD(full) ADD(cut) ADD(sequence) ADD(left_torn) ADD(pipe_full) ADD(reopen) ADD(made_private)
+			 ADD(no_sink) ADD(bad_start) ADD(journal_gone) ADD(journal_burst) ADD(flapping))

@@ -16,6 +16,7 @@
 
 static struct relay_config cfg;
 static struct relay relay;
+static const struct audit_hash no_hash;
 static struct transport *gateway;
 static struct tp_stream *stream; /* the gateway's end */
 static struct tp_event opened;   /* numbers only */
@@ -140,7 +141,7 @@ static void setup(void)
 	c[0] = channel_on(fd[0], false);
 	c[1] = channel_on(fd[1], true);
 	run_ms(5);
-	attach_begin(&relay, c[1], "a", NULL, 0);
+	attach_begin(&relay, c[1], "a", &no_hash, NULL, 0);
 	ck_assert_int_eq(transport_attach(gateway, c[0], NULL, 0), 0);
 	run_until(attach_pick(&relay, SPAN("a")));
 }

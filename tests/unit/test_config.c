@@ -99,7 +99,7 @@ START_TEST(defaults)
 	ck_assert_str_eq(cfg.health_addr, "127.0.0.1:9464");
 	ck_assert(!cfg.allow_query && !cfg.relay_tls.allow_tls12 && !cfg.check_config);
 	ck_assert_int_eq(cfg.log_level, LOG_LEVEL_INFO);
-	ck_assert(cfg.audit_kind != GATEWAY_AUDIT_FILE);
+	ck_assert(cfg.audit.sink != AUDIT_FILE);
 	gateway_config_done(&cfg);
 	ck_assert_ptr_null(cfg.token_file);
 }
@@ -122,8 +122,8 @@ START_TEST(all_flags)
 	ck_assert_uint_eq(cfg.keepalive_ms, 600000);
 	ck_assert_uint_eq(cfg.drain_timeout_ms, 0);
 	ck_assert_ptr_null(cfg.health_addr);
-	ck_assert_int_eq(cfg.audit_kind, GATEWAY_AUDIT_FILE);
-	ck_assert_str_eq(cfg.audit_path, "/var/log/a");
+	ck_assert_int_eq(cfg.audit.sink, AUDIT_FILE);
+	ck_assert_str_eq(cfg.audit.path, "/var/log/a");
 	ck_assert_uint_eq(cfg.max_response_bytes, 2 << 20);
 	ck_assert_uint_eq(cfg.call_timeout_ms, 3600000);
 	ck_assert(cfg.allow_query && cfg.relay_tls.allow_tls12 && cfg.check_config);

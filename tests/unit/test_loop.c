@@ -266,8 +266,32 @@ START_TEST(stop_before_run)
 }
 END_TEST
 
+static void work_20_ms(void *user)
+{
+	uint64_t until = clock_now_us() + 20000;
+
+	while (clock_now_us() < until)
+		continue;
+}
+
+/* What is waited for is not counted; what is done is. */
+START_TEST(the_longest_turn)
+{
+	struct loop_task task;
+
+	stop_in(400);
+	ck_assert_int_eq(loop_run(loop), 0);
+	ck_assert_uint_lt(loop_turn_max_us(loop), 300000);
+	loop_task_init(&task, work_20_ms, NULL);
+	loop_task_queue(loop, &task);
+	stop_in(1);
+	ck_assert_int_eq(loop_run(loop), 0);
+	ck_assert_uint_ge(loop_turn_max_us(loop), 20000);
+}
+END_TEST
+
 UNIT_MAIN("loop", tcase_add_checked_fixture(tc, setup, teardown);
 	  ADD(tasks_before_the_first_wait) ADD(tasks_of_tasks_run_before_frees) ADD(cancelled_tasks_do_not_run)
 	  ADD(endless_tasks_do_not_starve_events) ADD(leftover_tasks_do_not_wait) ADD(next_turn_comes_after_polling)
 	  ADD(asking_now_brings_forward) ADD(time_stands_still_within_a_turn) ADD(time_goes_on_after_a_wait)
-	  ADD(nothing_to_wait_for) ADD(stop_before_run))
+	  ADD(nothing_to_wait_for) ADD(stop_before_run) ADD(the_longest_turn))

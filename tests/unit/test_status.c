@@ -100,7 +100,7 @@ START_TEST(every_check_names_its_reason)
 	upstream.reason = TP_REASON_UPSTREAM_UNREACHABLE;
 	snprintf(upstream.detail, sizeof(upstream.detail), "cannot connect");
 	st.audit_ok = false;
-	st.audit_detail = "no space";
+	snprintf(st.audit_detail, sizeof(st.audit_detail), "no space");
 	st.stopping = true;
 	bad = ready_json(&ready);
 	ck_assert(has(bad, "\"session\":{\"ok\":false,\"reason\":\"token-refused\",\"detail\":\"the relay refused the token (HTTP 401)\""));
@@ -135,7 +135,7 @@ START_TEST(json_is_valid_whatever_others_said)
 
 		snprintf(session.detail, sizeof(session.detail), "a%cb\"\\\n\xff", (int)c);
 		snprintf(upstream.detail, sizeof(upstream.detail), "%c", (int)c);
-		st.audit_detail = upstream.detail;
+		snprintf(st.audit_detail, sizeof(st.audit_detail), "%s", upstream.detail);
 		json = ready_json(&ready);
 		root = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
 		ck_assert_msg(root, "%s", json);
@@ -304,9 +304,16 @@ START_TEST(line)
 	status_line(&st, text, sizeof(text));
 	ck_assert_str_eq(text, "Not ready: MCP server http://127.0.0.1:9000/mcp: not tried yet");
 	st.audit_ok = false;
-	st.audit_detail = "no space";
+	snprintf(st.audit_detail, sizeof(st.audit_detail), "no space");
 	status_line(&st, text, sizeof(text));
 	ck_assert_str_eq(text, "Not ready: audit-unavailable: no space");
+	ck_assert(!status_is_ready(&st));
+	/* Calls go on without records. */
+	upstream.known = st.audit_optional = true;
+	upstream.reason = TP_REASON_NONE;
+	ck_assert(status_is_ready(&st));
+	status_line(&st, text, sizeof(text));
+	ck_assert_str_eq(text, "Ready: attached, MCP server http://127.0.0.1:9000/mcp reachable");
 	session.state = SESSION_DIALLING;
 	status_line(&st, text, sizeof(text));
 	ck_assert_str_eq(text, "Not ready: dialling");

@@ -235,6 +235,11 @@ async def progress(r):
         note(r.key, done + 1)
 
 
+async def say(r):
+    """A body of the test's own, percent-encoded."""
+    await r.answer(r.get("x-status") or "200 OK", unquote(r.get("x-say")).encode(), f"Content-Type: {r.get('x-type')}")
+
+
 async def audited(r):
     """Whether the file holds a record of this call now, before the server has said anything."""
     with open(r.get("x-file"), encoding="utf-8") as records:
