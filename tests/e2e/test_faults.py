@@ -418,6 +418,14 @@ async def ending(call):
     return None
 
 
+def assert_maybe_executed(ends, whole):
+    """The first `whole` answers had not begun at their agents; the others may have, and are cut."""
+    assert all(ends), "a call of a gateway that was killed got an answer"
+    assert {(e.status, e.executed) for e in ends[:whole]} == {(502, "maybe")}, ends[:whole]
+    streams = {(e.status, e.executed) if e.status else 0 for e in ends[whole:]}
+    assert 0 in streams and streams <= {0, (502, "maybe")}, "an answer that was cut looked whole"
+
+
 @scenario(TOGETHER, relay=("--keepalive", "3s", "--resume-grace", "6s"), gateway=("--keepalive", "3s"))
 async def gateway_is_killed(lab):
     """Its calls end as `may have been executed` within two keepalive times; the next process gets new ones at once."""
@@ -435,13 +443,53 @@ async def gateway_is_killed(lab):
     assert time.monotonic() - attached < 1 * SCALE
     ends = await asyncio.gather(*calls)
     assert time.monotonic() - began < 7 * SCALE
-    assert all(ends), "a call of a gateway that was killed got an answer"
-    assert {(e.status, e.executed) for e in ends[:8]} == {(502, "maybe")}, ends[:8]
-    # One that had begun at the server, but not at its agent yet, is told in its stead.
-    streams = {(e.status, e.executed) if e.status else 0 for e in ends[8:]}
-    assert 0 in streams and streams <= {0, (502, "maybe")}, "an answer that was cut looked whole"
+    assert_maybe_executed(ends, 8)
     await until(lambda: all(e.end or e.cancelled for e in lab.server.executions), 5, "the server to know")
     assert len(lab.server.executions) == 16 + 9
+
+
+async def killed_under_32_calls(lab, state, silently):
+    """Whether the relay hears of the death or not, the next process on that state directory ends the calls."""
+    before, mark = len(lab.server.executions), lab.relay.process.mark()
+    calls = [asyncio.create_task(ending(lab.call("json", gated=True))) for _ in range(24)]
+    calls += [asyncio.create_task(ending(lab.call("sse", steps=600, seconds=60))) for _ in range(8)]
+    await until(lambda: len(lab.server.executions) == before + 32, 10, "the calls to begin")
+    streams = [e for e in lab.server.executions[before:] if e.key.startswith("sse")]
+    await until(lambda: all(e.sent > 5 for e in streams), 10, "the answers to begin")
+    if silently:
+        await lab.aside(lab.net.drop, netns.GATEWAY_ADDR)
+        via = ("default", "via", "10.77.1.1", "src", netns.OTHER_GATEWAY_ADDR)
+        await lab.aside(lambda: lab.net.gateway.run("ip", "route", "replace", *via))
+    began = time.monotonic()
+    lab.gateway.process.kill()
+    held = []
+    if not silently:
+        await lab.aside(lab.relay.process.wait_line, "lost its connection", 5, mark)
+        held = [asyncio.create_task(lab.call("json", size=10)) for _ in range(8)]
+    await asyncio.sleep(0.3)
+    assert not any(task.done() for task in calls + held)
+    await lab.aside(lambda: lab.add_gateway(state_dir=state))
+    assert_maybe_executed(await asyncio.gather(*calls), 24)
+    took = time.monotonic() - began
+    # Two keepalive times are allowed; it is as soon as the next process is attached.
+    assert took < 3 * SCALE, f"the calls ended after {took:.1f} s"
+    await asyncio.gather(*held, lab.call("json", size=10))
+    said = lab.relay.process.find(r"session \w+ is over: its gateway ended without a word.*; (\d+) calls", mark)
+    assert said and said.group(1) == "32", lab.tails()
+
+
+@scenario(TOGETHER, relay=(*QUICK, "--resume-grace", "30s"), gateway=QUICK)
+async def killed_gateway_has_a_successor(lab):
+    state = lab.dir / f"state-{lab.relay.state.name}"
+    await lab.aside(lab.gateway.process.stop)
+    await lab.aside(lambda: lab.add_gateway(state_dir=state))
+    await killed_under_32_calls(lab, state, False)
+    await killed_under_32_calls(lab, state, True)
+    keys = [e.key for e in lab.server.executions]
+    assert len(keys) == len(set(keys)) == 2 * 32 + 10, "executed twice"
+    assert (state / "session").exists()
+    assert await lab.aside(lab.gateway.process.stop) == 0
+    assert not (state / "session").exists(), "a clean stop leaves nothing to replace"
 
 
 @scenario(TOGETHER)

@@ -368,10 +368,11 @@ class Lab:
         self.serial, self.lost, self.ours = itertools.count(1), [], set()
         self.server, self.server_port = None, server_port
 
-    def add_gateway(self, wait_ready=True):
+    def add_gateway(self, wait_ready=True, **changes):
         control = f"wss://{self.host}:{self.net.port}/v1/tunnel"
         upstream = f"http://127.0.0.1:{self.server_port}/mcp"
-        gateway = LabGateway(self.programs, self.dir, self.token, upstream, control, self.ca, *self.gateway_options)
+        args = (self.programs, self.dir, self.token, upstream, control, self.ca, *self.gateway_options)
+        gateway = LabGateway(*args, **changes)
         gateway.argv = self.net.gateway.prefix(self.hosts) + gateway.argv
         self.gateways.append(gateway)
         return gateway.start(wait_ready)
