@@ -113,6 +113,10 @@ class Sink:
             found = [r for r in found if "MCP_EVENT" in r or "MESSAGE_ID" in r or "MCPAUDIT" in r["MESSAGE"]]
         return [r for r in found if not events or r["MCP_EVENT"] in events]
 
+    def of_relay(self):
+        """Its own records of the same calls, in the journal."""
+        return self.records(program="relay")
+
 
 def once(pairs):
     assert len(pairs) == len(dict(pairs)), f"a name twice: {pairs}"
@@ -167,11 +171,14 @@ def test_names_ids_and_clients(sink, known):
         assert answer.status == (200 if text in passing else 400), (text, answer.body)
     records = settled(sink, len(texts) + len(passing))
     assert_sound(sink.records(), known)
+    assert_sound(sink.of_relay(), known)
+    at_relay = {r["MCP_CALL_ID"]: r.get("MCP_TOOL") for r in sink.of_relay() if r["MCP_EVENT"] == "call.request"}
     requests = [r for r in records if r["MCP_EVENT"] == "call.request"]
     responses = [r for r in records if r["MCP_EVENT"] == "call.response"]
     assert len(requests) == len(responses) == len(passing) > 60
     for text, record in zip(passing, requests):
         assert_text(record["MCP_TOOL"], text)
+        assert at_relay[record["MCP_CALL_ID"]] == record["MCP_TOOL"]
         assert_text(record["MCP_AGENT_CLAIMED"], text)
         assert json.loads(unescape(record["MCP_JSONRPC_ID"])) == text[:30]
     assert [r["MCP_CALL_ID"] for r in requests] == [r["MCP_CALL_ID"] for r in responses]
@@ -208,6 +215,7 @@ def test_bad_bodies_are_denied_and_recorded(sink, known):
         assert sink.audited.post(text).status == 400, name
     records = settled(sink, len(REFUSED))
     assert_sound(sink.records(), known)
+    assert_sound(sink.of_relay(), known)
     assert {r["MCP_EVENT"] for r in records} == {"call.denied"}
     assert all(r["MCP_RULE"] and r["MCP_DECISION"] == "deny" for r in records)
     assert sink.audited.upstream.seen == []
@@ -237,6 +245,7 @@ def test_headers(sink, known):
             assert connection.head().status in (400, 431), raw
     records = settled(sink, 2 * len(passing) + 1)
     assert_sound(sink.records(), known)
+    assert_sound(sink.of_relay(), known)
     assert [r.get("MCP_TRACE_ID") for r in records if r["MCP_EVENT"] == "call.request"] == [
         None, None, "0af7651916cd43dd8448eb211c80319c", None, None, None, None, None
     ]  # fmt: skip
