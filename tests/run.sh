@@ -70,7 +70,7 @@ needs() {
 		node_is_new_enough || echo nodejs npm
 	fi
 	if wanted system; then
-		echo systemd-container:systemd-nspawn debootstrap:debootstrap iproute2:ip python3-pytest openssl:openssl
+		echo systemd-container:systemd-nspawn debootstrap:debootstrap iproute2:ip python3-pytest openssl:openssl nghttp2-client:h2load
 		echo dpkg-dev:dpkg-buildpackage debhelper rpm:rpmbuild cpio:cpio lintian:lintian rpmlint:rpmlint mandoc:mandoc
 	fi
 }
