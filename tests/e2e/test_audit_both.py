@@ -1,5 +1,6 @@
 """Both ends of the tunnel write the same calls down, each in a chain of its own; the relay has the gateway's heads as well."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -285,6 +286,62 @@ def test_new_token_new_key_at_both_ends(both):
     hashes = [[r["mcp_args_hash"] for r in pair.events(log, "call.request")] for log in (pair.relay_log, pair.gateway_log)]
     assert hashes[0][0] == hashes[1][0] and hashes[0][-1] == hashes[1][-1]
     assert hashes[0][0] != hashes[0][-1]
+
+
+class Wire:
+    """Between gateway and relay; can be cut."""
+
+    def __init__(self):
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port, self.target, self.open = self.server.getsockname()[1], None, []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near = self.server.accept()[0]
+            except OSError:
+                return
+            wait_until(lambda: self.target, 15, "the relay's port")
+            far = socket.create_connection(("127.0.0.1", self.target))
+            self.open += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _copy(one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for sock in (one, other):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        for sock in self.open:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self.open.clear()
+
+
+def test_a_cut_is_in_both_logs(both):
+    """session.resume with the same session, and the new key where the token is a new one by then."""
+    wire = Wire()
+    pair = both(control_plane=f"wss://localhost:{wire.port}/v1/tunnel", wait_ready=False)
+    wire.target = pair.relay.port
+    pair.gateway.wait_ready()
+    assert pair.post().status == 200
+    pair.gateway.set_token(pair.relay.command("tunnel", "rotate", "own").split()[-1])
+    pair.relay.reload_and_wait()
+    wire.cut()
+    resumed = [pair.wait(log, 1, "session.resume")[0] for log in (pair.relay_log, pair.gateway_log)]
+    opened = pair.events(pair.relay_log, "session.open")[0]
+    assert {r["mcp_tunnel_session"] for r in resumed} == {opened["mcp_tunnel_session"]}
+    assert pair.events(pair.gateway_log, "session.close") == pair.events(pair.relay_log, "session.close") == []
+    assert pair.post().status == 200
+    hashes = [[r["mcp_args_hash"] for r in pair.events(log, "call.request")] for log in (pair.relay_log, pair.gateway_log)]
+    assert hashes[0] == hashes[1] and len(set(hashes[0])) == 2
+    wire.server.close()
 
 
 @pytest.mark.parametrize("choice", ["hmac-sha256-jcs", "sha256-jcs"])
