@@ -81,7 +81,7 @@ int audit_last_in_file(const char *path, struct audit_last *ret)
 
 		if (!end)
 			break;
-		start = memrchr(tail, '\n', (size_t)(end - tail));
+		start = end > tail ? memrchr(tail, '\n', (size_t)(end - tail)) : NULL;
 		start = start ? start + 1 : tail;
 		if (parse_line(span_make(start, (size_t)(end - start)), ret))
 			return 0;
