@@ -278,7 +278,7 @@ const struct audit_counters *audit_counters(const struct audit *a)
 
 /* ---- Calls and events ---- */
 
-static struct audit_open *open_new(struct audit *a, const struct span f[AUDIT_FACTS_MAX], struct span call_id)
+static struct audit_open *open_new(struct audit *a, const struct span f[AUDIT_FACTS_MAX], const struct audit_call *call)
 {
 	struct audit_open *o;
 	size_t len = 0;
@@ -290,8 +290,8 @@ static struct audit_open *open_new(struct audit *a, const struct span f[AUDIT_FA
 	if (!o)
 		return NULL;
 	*o = (struct audit_open){ .magic = AUDIT_OPEN_MAGIC, .slot = AUDIT_STATE_NO_SLOT };
-	o->started_us = loop_now_us(a->loop);
-	snprintf(o->call_id, sizeof(o->call_id), "%.*s", SPAN_FMT(call_id));
+	o->started_us = call->began_us ? call->began_us : loop_now_us(a->loop);
+	snprintf(o->call_id, sizeof(o->call_id), "%.*s", SPAN_FMT(call->call_id));
 	at = o->text;
 	for (size_t i = 0; i < AUDIT_FACTS_MAX; i++) {
 		o->facts[i] = span_make(f[i].p ? at : NULL, MIN(f[i].len, (size_t)AUDIT_FACT_KEEP));
@@ -310,7 +310,7 @@ static int queue_request(struct audit *a, const struct audit_call *call, struct 
 
 	buf_init(&canon, CANONICAL_ID_MAX);
 	audit_find_facts(call, f, &canon);
-	o = open_new(a, f, call->call_id);
+	o = open_new(a, f, call);
 	if (o)
 		o->entry = audit_put_request(a, call, f);
 	if (!o || !o->entry) {

@@ -82,6 +82,7 @@ struct audit_call {
 	struct span args_hash;       /* text of audit_hash_arguments() */
 	struct span session_hash;    /* text */
 	uint64_t request_bytes;
+	uint64_t began_us;           /* loop_now_us() when it came, which MCP_DURATION_US counts from; 0: now */
 };
 
 /* Queues call.request.

@@ -114,6 +114,7 @@ static int facts_new(const struct audit_call *from, struct span mcp_session_id, 
 		.route = copy(&at, from->route),
 		.trace = copy(&at, from->trace),
 		.upstream = from->upstream,
+		.began_us = from->began_us,
 	};
 	r = hash_session(hash, mcp_session_id, f->session, &f->call.session_hash);
 	if (r < 0) {

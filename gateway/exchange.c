@@ -282,6 +282,7 @@ static struct audit_call audit_facts(const struct exchange *e, const struct tp_e
 		.route = tp_field_get(ev->fields, ev->n_fields, ":route"),
 		.trace = header(ev, "traceparent"),
 		.upstream = e->x->upstream_name,
+		.began_us = e->started_us,
 	};
 }
 

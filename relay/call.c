@@ -87,6 +87,7 @@ static int new_post(struct call *c, const struct call_start *s)
 		.agent_auth = span_of(s->agent_auth),
 		.route = s->request->route,
 		.trace = http1_field_get(s->head, "traceparent", NULL),
+		.began_us = c->started_us,
 	};
 	int r = mcp_scan_new(&c->scan);
 

@@ -78,6 +78,8 @@ def test_the_same_call_in_both_logs(both):
     assert [r["mcp_side"] for r in requests] == ["relay", "gateway"]
     assert requests[0]["mcp_args_hash"].startswith("hmac-sha256-jcs:")
     assert requests[0]["mcp_session_hash"].startswith("hmac-sha256:") and "secret-session" not in str(requests)
+    for answer in answers:
+        assert 0 < int(answer["mcp_ttfb_us"]) <= int(answer["mcp_duration_us"]), answer
     for name in ("mcp_status", "mcp_reason", "mcp_http_status", "mcp_resp_bytes"):
         assert answers[0][name] == answers[1][name], name
     for log in (pair.relay_log, pair.gateway_log):

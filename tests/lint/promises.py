@@ -9,7 +9,7 @@ import common
 
 README = "README.md"
 CHAPTER = re.compile(r"^## What is logged, what is never logged.*?(?=^## |\Z)", re.M | re.S)
-TEST = re.compile(r"`(unit|e2e)/(test_\w+)\.(c|py): (\w+)`")
+TEST = re.compile(r"`(unit|e2e|system)/(test_\w+)\.(c|py): (\w+)`")
 MOST_LINES = 60
 
 
