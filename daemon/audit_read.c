@@ -13,7 +13,7 @@
 #include "daemon/digest.h"
 
 enum {
-	LOOK_EVERY = 256, /* records between two looks at the clock */
+	LOOK_EVERY = 64, /* records between two looks at the clock */
 	OTHERS_MAX = 1000, /* records of others that are passed over */
 };
 

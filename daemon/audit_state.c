@@ -478,7 +478,7 @@ void audit_state_call_done(struct audit_state *s, uint32_t slot)
 {
 	if (slot == AUDIT_STATE_NO_SLOT)
 		return;
-	assert(slot < s->capacity && s->image->calls[slot].sum);
+	assert(slot < s->capacity && s->n_free < s->capacity);
 	__atomic_store_n(&s->image->calls[slot].sum, 0, __ATOMIC_SEQ_CST);
 	s->free_slots[s->n_free++] = slot;
 }

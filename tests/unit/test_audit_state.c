@@ -666,6 +666,7 @@ START_TEST(cut_while_mapped)
 	audit_state_call_done(state, put_call(2));
 	slots[1] = put_call(3);
 	slots[2] = put_call(4);
+	audit_state_call_done(state, slots[0]);
 	close_it(true);
 	open_it();
 	ck_assert(!old.found && old.n_open == 0);

@@ -1,21 +1,18 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <systemd/sd-journal.h>
 #include <unistd.h>
 
 #include "daemon/journal.h"
+#include "tests/lib/journald.h"
 #include "tests/lib/unit.h"
 
 static char dir[] = "/tmp/test_journal.XXXXXX";
@@ -217,60 +214,6 @@ END_TEST
 
 /* --- against a real journald, in a mount namespace of its own --- */
 
-static void write_text(const char *file, const char *text)
-{
-	int fd = open(file, O_WRONLY | O_CREAT, 0644);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		perror(file);
-	close(fd);
-}
-
-static bool enter_namespace(void)
-{
-	uid_t uid = getuid();
-	gid_t gid = getgid();
-	char map[40];
-
-	if (unshare(uid == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) < 0)
-		return false;
-	if (uid != 0) {
-		snprintf(map, sizeof(map), "0 %u 1", uid);
-		write_text("/proc/self/uid_map", map);
-		write_text("/proc/self/setgroups", "deny");
-		snprintf(map, sizeof(map), "0 %u 1", gid);
-		write_text("/proc/self/gid_map", map);
-	}
-	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-	       mount("tmpfs", "/run", "tmpfs", 0, NULL) == 0 && mount("tmpfs", "/etc/systemd", "tmpfs", 0, NULL) == 0 &&
-	       mkdir("/run/systemd", 0755) == 0 && mkdir("/run/systemd/journal", 0755) == 0 &&
-	       mkdir("/run/log", 0755) == 0 && mkdir("/run/log/journal", 0755) == 0;
-}
-
-static pid_t start_journald(void)
-{
-	static const char program[] = "/lib/systemd/systemd-journald";
-	pid_t pid;
-
-	if (access(program, X_OK) < 0 || !enter_namespace())
-		return -1;
-	write_text("/etc/systemd/journald.conf",
-		   "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nReadKMsg=no\nAudit=no\n");
-	pid = fork();
-	if (pid == 0) {
-		int null = open("/dev/null", O_RDWR);
-
-		dup2(null, 0);
-		dup2(null, 1);
-		dup2(null, 2);
-		execl(program, program, (char *)NULL);
-		_exit(127);
-	}
-	for (int i = 0; i < 500 && access(JOURNAL_SOCKET, F_OK) < 0; i++)
-		usleep(10000);
-	return pid;
-}
-
 static void expect_stored(sd_journal *sdj, const char *name, struct span value)
 {
 	const void *data = NULL;
@@ -306,11 +249,10 @@ START_TEST(real_journald)
 		{ "MCP_EVENT", SPAN("call.request") },
 		{ "MCP_BIG", { big, sizeof(big) } },
 	};
-	pid_t pid = start_journald();
 	struct journal *j = NULL;
 	sd_journal *sdj;
 
-	if (pid < 0) {
+	if (!journald_enter(NULL) || !journald_start("Storage=volatile\n")) {
 		printf("# no journald of our own here: not tested\n");
 		return;
 	}
@@ -332,8 +274,7 @@ START_TEST(real_journald)
 	ck_assert_ptr_nonnull(sdj);
 	sd_journal_close(sdj);
 	journal_free(j);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	journald_kill();
 }
 END_TEST
 
