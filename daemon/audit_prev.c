@@ -65,6 +65,23 @@ static ssize_t read_tail(const char *path, char *dst, size_t size)
 	return n;
 }
 
+/* A line that does not end, or that is no record, was cut off: the one before it counts. */
+static int last_of(struct span text, struct audit_last *ret)
+{
+	size_t end = text.len, start;
+
+	while (end && text.p[end - 1] != '\n')
+		end--;
+	while (end) {
+		for (start = --end; start && text.p[start - 1] != '\n';)
+			start--;
+		if (parse_line(span_make(text.p + start, end - start), ret))
+			return 0;
+		end = start;
+	}
+	return -ENOENT;
+}
+
 int audit_last_in_file(const char *path, struct audit_last *ret)
 {
 	_cleanup_(freep) char *tail = malloc(TAIL_BYTES);
@@ -75,19 +92,7 @@ int audit_last_in_file(const char *path, struct audit_last *ret)
 	n = read_tail(path, tail, TAIL_BYTES);
 	if (n < 0)
 		return (int)n;
-	/* A line that does not end, or that is no record, was cut off: the one before it counts. */
-	while (n > 0) {
-		char *end = memrchr(tail, '\n', (size_t)n), *start;
-
-		if (!end)
-			break;
-		start = end > tail ? memrchr(tail, '\n', (size_t)(end - tail)) : NULL;
-		start = start ? start + 1 : tail;
-		if (parse_line(span_make(start, (size_t)(end - start)), ret))
-			return 0;
-		n = end - tail;
-	}
-	return -ENOENT;
+	return last_of(span_make(tail, (size_t)n), ret);
 }
 
 /* ---- Which one it is ---- */
