@@ -7,11 +7,11 @@
 
 enum { AUDIT_CHAIN_HEX = 64, AUDIT_CHAIN_FIELDS_MAX = 64 };
 
-/* Over every MCP_* field but MCP_CHAIN, and MESSAGE_ID, PRIORITY and MESSAGE, sorted by name (as bytes; the same name twice: by value),
- * each as NAME=LENGTH:VALUE and a newline, LENGTH in decimal. MESSAGE is taken without its last word when that is " chain=" and 64
- * hex digits. Other fields (SYSLOG_IDENTIFIER, those of journald itself) do not count. Names in capitals, fields in any
- * order; they are not changed. out gets lower-case hex and a NUL. -E2BIG: more than AUDIT_CHAIN_FIELDS_MAX that count; -EIO, -ENOMEM of
- * the digest. */
+/* Over every MCP_* field but MCP_CHAIN, and MESSAGE_ID, PRIORITY and MESSAGE, sorted by name (as bytes; the same name
+ * twice: by value), each as NAME=LENGTH:VALUE and a newline, LENGTH in decimal. MESSAGE is taken without its last
+ * word when that is " chain=" and 64 hex digits. Other fields (SYSLOG_IDENTIFIER, those of journald itself) do not
+ * count. Names in capitals, fields in any order; they are not changed. out gets lower-case hex and a NUL. -E2BIG:
+ * more than AUDIT_CHAIN_FIELDS_MAX that count; -EIO, -ENOMEM of the digest. */
 int audit_chain(const struct journal_field *fields, size_t n, char out[AUDIT_CHAIN_HEX + 1]);
 
 /* MESSAGE without that last word; what audit_chain() takes of it. */

@@ -250,7 +250,8 @@ static bool is_service(struct span unit)
 {
 	const struct span end = SPAN(".service");
 
-	return unit.len > end.len && memcmp(unit.p + unit.len - end.len, end.p, end.len) == 0 && !span_starts(unit, "user@");
+	return unit.len > end.len && memcmp(unit.p + unit.len - end.len, end.p, end.len) == 0 &&
+	       !span_starts(unit, "user@");
 }
 
 /* The unit of this process if it is a service. */

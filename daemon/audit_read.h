@@ -1,5 +1,5 @@
-/* Reading the journal back (systemd's sd-journal), for audit_watch alone. Runs on threads: these functions wait for the disk and
- * touch nothing but their arguments.
+/* Reading the journal back (systemd's sd-journal), for audit_watch alone. Runs on threads: these functions wait for
+ * the disk and touch nothing but their arguments.
  */
 #pragma once
 
@@ -21,7 +21,7 @@ int audit_read_pos_copy(struct audit_read_pos *dst, const struct audit_read_pos 
 struct audit_read_scan {
 	const char *chain_id;
 	const char *directory;    /* journal files there; NULL: all of this machine's */
-	const _Atomic uint64_t *told_to; /* records below it that are missing are known: not counted. It may grow meanwhile. */
+	const _Atomic uint64_t *told_to; /* missing records below it are known: not counted; may grow meanwhile */
 	uint64_t until_us;        /* monotonic; then it stops where it is */
 	const atomic_bool *stop;  /* the same */
 	struct audit_read_pos *pos;

@@ -57,7 +57,7 @@ struct audit_state {
 	struct image *image;
 	uint32_t capacity;
 	uint64_t generation; /* of the newest head */
-	bool head_known;     /* by this process */
+	bool head_known; /* by this process */
 	bool warned;
 	uint32_t *free_slots;
 	uint32_t n_free;
@@ -405,7 +405,8 @@ void audit_state_head(struct audit_state *s, const char *chain_id, uint64_t seq,
 	s->generation = h.generation;
 	s->head_known = true;
 	if (sigbus_hit(s->image) && !s->warned) {
-		log_warning("audit: the file %s in the state directory failed; the next start will not know what was open", FILE_NAME);
+		log_warning("audit: %s in the state directory failed; the next start will not know what was open",
+			    FILE_NAME);
 		s->warned = true;
 	}
 }

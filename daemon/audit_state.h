@@ -1,10 +1,10 @@
-/* What the next process has to know of this one when it was killed: the newest head, and which calls were open. A file "audit" in the
- * state directory, mapped shared: whatever is stored survives SIGKILL at any instruction, without a system call for each
- * record. A power cut may leave an older state.
+/* What the next process has to know of this one when it was killed: the newest head, and which calls were open. A
+ * file "audit" in the state directory, mapped shared: whatever is stored survives SIGKILL at any instruction, without
+ * a system call for each record. A power cut may leave an older state.
  *
- * Two head slots are written in turn, each with a checksum; call ids are in a table of slots, each with a checksum. Damage
- * of any kind reads as an older head or as no state, never as a wrong one. A disk that is full or fails under the mapping costs the
- * state, never the process (daemon/sigbus.h).
+ * Two head slots are written in turn, each with a checksum; call ids are in a table of slots, each with a checksum.
+ * Damage of any kind reads as an older head or as no state, never as a wrong one. A disk that is full or fails under
+ * the mapping costs the state, never the process (daemon/sigbus.h).
  */
 #pragma once
 
@@ -32,12 +32,12 @@ struct audit_state_old {
 };
 void audit_state_old_done(struct audit_state_old *old);
 
-/* What the process before left goes to ret_old. Its open calls stay in the file until audit_state_old_told(), so that a process killed before it
- * could tell leaves them to the next one. A file that cannot be read or is damaged is made anew: found is false. -errno
- * when there can be no file at all (read-only, full). */
+/* What the process before left goes to ret_old. Its open calls stay in the file until audit_state_old_told(), so that
+ * a process killed before it could tell leaves them to the next one. A file that cannot be read or is damaged is made
+ * anew: found is false. -errno when there can be no file at all (read-only, full). */
 int audit_state_open(struct state_dir *d, struct audit_state **ret, struct audit_state_old *ret_old);
-/* The same without touching the file, for mcp-tunnel-audit: path names the file itself, which a process may be using. -ENOENT and
- * others of opening; -EINVAL: it is no state of this version, or holds no head. */
+/* The same without touching the file, for mcp-tunnel-audit: path names the file itself, which a process may be using.
+ * -ENOENT and others of opening; -EINVAL: it is no state of this version, or holds no head. */
 int audit_state_peek(const char *path, struct audit_state_old *ret);
 /* The calls of the process before have their audit.gap in the sink. */
 void audit_state_old_told(struct audit_state *s);

@@ -57,7 +57,7 @@ struct audit_watch {
 	struct mark marks[MARKS]; /* the newest first */
 	size_t n_marks;
 	bool any_told, any_due, any_checked;
-	uint64_t due;     /* this one must be visible by now */
+	uint64_t due; /* this one must be visible by now */
 	struct audit_watch_result latest;
 };
 
@@ -99,7 +99,8 @@ static bool lacks_some(const struct check *c, const struct audit_read_scan *s)
 	return (s->missing || s->complete) && !is_whole(c, s);
 }
 
-/* While journald turns to a new file, a reader may find neither name of the old one: what is missing is looked for again. */
+/* While journald turns to a new file, a reader may find neither name of the old one: what is missing is looked for
+ * again. */
 static int scan(struct check *c, const char *directory, struct audit_read_pos *pos, struct audit_read_scan *s)
 {
 	struct audit_read_pos before = { 0 };
@@ -161,7 +162,8 @@ static void judge_missing(struct check *c, const struct audit_read_scan *s)
 	}
 	take_missing(c, s);
 	judge(&c->result, AUDIT_WATCH_MISSING,
-	      "journald took records and does not have them: RateLimitBurst=, MaxLevelStore=, Storage=, or it stands still");
+	      "journald took records and does not have them: RateLimitBurst=, MaxLevelStore=, Storage=, or it stands "
+	      "still");
 }
 
 static void take_scan(struct check *c, const struct audit_read_scan *s)
@@ -300,7 +302,8 @@ static void on_checked(void *user)
 /* Accepted long enough ago to be visible. */
 static void find_due(struct audit_watch *w)
 {
-	uint64_t settle_us = 1000 * (w->any_checked ? w->cfg.settle_ms : MIN(w->cfg.settle_ms, (uint64_t)FIRST_SETTLE_MS));
+	uint64_t settle_us =
+		1000 * (w->any_checked ? w->cfg.settle_ms : MIN(w->cfg.settle_ms, (uint64_t)FIRST_SETTLE_MS));
 	uint64_t now = loop_now_us(w->loop);
 
 	for (size_t i = 0; i < w->n_marks; i++) {
@@ -381,7 +384,8 @@ static struct check *check_new(const struct audit_watch_config *cfg, struct audi
 	return c;
 }
 
-int audit_watch_new(struct loop *l, struct worker *worker, const struct audit_watch_config *cfg, struct audit_watch **ret)
+int audit_watch_new(struct loop *l, struct worker *worker, const struct audit_watch_config *cfg,
+		    struct audit_watch **ret)
 {
 	struct audit_watch *w;
 

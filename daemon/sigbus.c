@@ -23,7 +23,8 @@ static uintptr_t page_bytes;
 static struct range *find(uintptr_t at)
 {
 	for (size_t i = 0; i < SIGBUS_RANGES; i++)
-		if (atomic_load(&ranges[i].start) && at >= atomic_load(&ranges[i].start) && at < atomic_load(&ranges[i].end))
+		if (atomic_load(&ranges[i].start) && at >= atomic_load(&ranges[i].start) &&
+		    at < atomic_load(&ranges[i].end))
 			return &ranges[i];
 	return NULL;
 }
@@ -34,8 +35,8 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	struct range *r = info->si_code > 0 ? find(at) : NULL;
 
 	if (info->si_code > 0 && (r || thread_guarded) &&
-	    mmap((void *)(at & ~(page_bytes - 1)), page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
-		MAP_FAILED) {
+	    mmap((void *)(at & ~(page_bytes - 1)), page_bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED) {
 		if (r)
 			atomic_store(&r->hit, true);
 		else

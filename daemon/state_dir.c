@@ -90,8 +90,10 @@ static int open_all(const char *path, char *err, size_t err_size, struct state_d
 	}
 	d->lock = open_lock(d->fd);
 	if (d->lock == -EBUSY)
-		snprintf(err, err_size, "the state directory %s is in use by another process: its pid is in %s/pid; each needs one of its own", path,
-			 path);
+		snprintf(err, err_size,
+			 "the state directory %s is in use by another process: its pid is in %s/pid; each needs one of "
+			 "its own",
+			 path, path);
 	else if (d->lock < 0)
 		snprintf(err, err_size, "cannot lock the state directory %s: %s", path, strerror(-d->lock));
 	return d->lock < 0 ? d->lock : 0;

@@ -7,8 +7,8 @@ enum { STATE_NAME_MAX = 64 };
 
 struct state_dir;
 
-/* Opens the directory, made with mode 0700 when only it is missing, and locks it (flock() on the file "pid" in it, which holds the
- * pid). -EBUSY: another process has it. err gets one line for people. */
+/* Opens the directory, made with mode 0700 when only it is missing, and locks it (flock() on the file "pid" in it,
+ * which holds the pid). -EBUSY: another process has it. err gets one line for people. */
 int state_dir_open(const char *path, char *err, size_t err_size, struct state_dir **ret);
 struct state_dir *state_dir_close(struct state_dir *d);
 DEFINE_CLEANUP(struct state_dir *, state_dir_close)
@@ -22,8 +22,8 @@ const char *state_dir_path(const struct state_dir *d);
 
 /* The whole file. -ENOENT: there is none; -EFBIG: larger than size. */
 int state_dir_read(struct state_dir *d, const char *name, char *dst, size_t size, size_t *ret_len);
-/* Replaced atomically, mode 0600, and on disk when it returns: it waits for the disk, so not from a running loop. On failure the old
- * content stays. */
+/* Replaced atomically, mode 0600, and on disk when it returns: it waits for the disk, so not from a running loop. On
+ * failure the old content stays. */
 int state_dir_write(struct state_dir *d, const char *name, const void *p, size_t len);
 /* 0 also when there was none. */
 int state_dir_remove(struct state_dir *d, const char *name);

@@ -49,9 +49,10 @@ bool journald_enter(const char *disk)
 	bool root = geteuid() == 0;
 	char size[40];
 
-	if (access(program, X_OK) < 0 || (disk && !root) || !enter() || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0 || mount("tmpfs", "/etc/systemd", "tmpfs", 0, NULL) < 0 ||
-	    mkdir("/run/systemd", 0755) < 0 || mkdir("/run/systemd/journal", 0755) < 0 || mkdir("/run/log", 0755) < 0 ||
+	if (access(program, X_OK) < 0 || (disk && !root) || !enter() ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0 ||
+	    mount("tmpfs", "/etc/systemd", "tmpfs", 0, NULL) < 0 || mkdir("/run/systemd", 0755) < 0 ||
+	    mkdir("/run/systemd/journal", 0755) < 0 || mkdir("/run/log", 0755) < 0 ||
 	    mkdir("/run/log/journal", 0755) < 0)
 		return false;
 	if (!disk)
@@ -72,7 +73,8 @@ bool journald_start(const char *conf)
 	unlink(JOURNAL_SOCKET);
 	unlink("/run/systemd/journal/io.systemd.journal");
 	/* As if the journal in memory had been moved to the disk at boot already. */
-	if (!write_text("/etc/systemd/journald.conf", text) || (!early && !write_text("/run/systemd/journal/flushed", "")))
+	if (!write_text("/etc/systemd/journald.conf", text) ||
+	    (!early && !write_text("/run/systemd/journal/flushed", "")))
 		return false;
 	pid = fork();
 	if (pid == 0) {

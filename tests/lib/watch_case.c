@@ -130,7 +130,8 @@ int try_send(const char *chain, uint64_t seq, const char *priority, const char *
 {
 	char number[24] = "", id[48] = "";
 	struct journal_field f[] = {
-		{ "MESSAGE", SPAN("MCPAUDIT v=1 ev=call.request call=0190b5a4-7f3b-7c3e-8a51-0f2e6d1c9b7a agent=\"alice\"") },
+		{ "MESSAGE",
+		  SPAN("MCPAUDIT v=1 ev=call.request call=0190b5a4-7f3b-7c3e-8a51-0f2e6d1c9b7a agent=\"alice\"") },
 		{ "MESSAGE_ID", SPAN("b841c1811f564dbba297bc18d8dee8aa") },
 		{ "PRIORITY", span_of(priority) },
 		{ "SYSLOG_IDENTIFIER", SPAN("mcp-tunnel-gateway") },
@@ -174,10 +175,10 @@ void next_result(void)
 void expect(enum audit_watch_state state, uint64_t missing)
 {
 	next_result();
-	ck_assert_msg(result.state == state && result.missing == missing, "%s (%s), %lu missing, %lu to %lu; expected %s, %lu",
-		      audit_watch_cause(result.state), result.detail, (unsigned long)result.missing,
-		      (unsigned long)result.first_missing, (unsigned long)result.last_missing, audit_watch_cause(state),
-		      (unsigned long)missing);
+	ck_assert_msg(result.state == state && result.missing == missing,
+		      "%s (%s), %lu missing, %lu to %lu; expected %s, %lu", audit_watch_cause(result.state),
+		      result.detail, (unsigned long)result.missing, (unsigned long)result.first_missing,
+		      (unsigned long)result.last_missing, audit_watch_cause(state), (unsigned long)missing);
 }
 
 uint64_t wait_for(enum audit_watch_state state)

@@ -194,7 +194,7 @@ END_TEST
 /* What the child does, told before and after each step. */
 struct diary {
 	uint64_t head_begun, head_done;
-	unsigned call_begun, call_done;   /* opened in order: 1, 2, 3, ... */
+	unsigned call_begun, call_done; /* opened in order: 1, 2, 3, ... */
 	unsigned close_begun, close_done; /* closed in the same order */
 };
 
@@ -340,7 +340,8 @@ START_TEST(killed_after_each_instruction)
 	for (n = 0; n < 2000000 && WIFSTOPPED(status); n++) {
 		ck_assert_int_eq(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), 0);
 		waitpid(child, &status, 0);
-		/* Making the text of an id takes most instructions; every one is too many where sanitizers add theirs. */
+		/* Making the text of an id takes most instructions; every one is too many where sanitizers add theirs.
+		 */
 		if (WIFSTOPPED(status) && (n < 4000 || n % 8 == 0)) {
 			look_at(d, child_dir);
 			looked++;
@@ -384,12 +385,12 @@ START_TEST(speed)
 		worst = MAX(worst, now - before);
 		before = now;
 	}
-	printf("# %.2f us a call (two heads, and making the texts), at most %.0f us\n", (double)(before - start) / ROUNDS / 1e3,
-	       (double)worst / 1e3);
+	printf("# %.2f us a call (two heads, and making the texts), at most %.0f us\n",
+	       (double)(before - start) / ROUNDS / 1e3, (double)worst / 1e3);
 	teardown();
 }
 END_TEST
 
 UNIT_MAIN("audit_state", ADD(heads_and_calls) ADD(a_clean_stop) ADD(old_calls_stay_until_told)
-	  ADD(looked_at_while_in_use) ADD(ids_of_any_length)
-	  ADD(the_table_grows) ADD(killed_at_any_time) ADD(killed_after_each_instruction) ADD(speed))
+				 ADD(looked_at_while_in_use) ADD(ids_of_any_length) ADD(the_table_grows)
+					 ADD(killed_at_any_time) ADD(killed_after_each_instruction) ADD(speed))

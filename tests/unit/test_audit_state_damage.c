@@ -249,7 +249,8 @@ START_TEST(only_this_file)
 		die_of_sigbus();
 	waitpid(child, &status, 0);
 	/* By the signal, or with a sanitizer's report of it. */
-	ck_assert_msg(WIFSIGNALED(status) ? WTERMSIG(status) == SIGBUS : WEXITSTATUS(status) % 99 != 0, "%x", (unsigned)status);
+	ck_assert_msg(WIFSIGNALED(status) ? WTERMSIG(status) == SIGBUS : WEXITSTATUS(status) % 99 != 0, "%x",
+		      (unsigned)status);
 	teardown();
 }
 END_TEST
@@ -306,4 +307,5 @@ START_TEST(the_disk_is_full)
 END_TEST
 
 UNIT_MAIN("audit_state_damage", ADD(single_bytes) ADD(a_million_bytes) ADD(cut_at_any_length) ADD(no_file_at_all)
-	  tcase_add_loop_test(tc, cut_while_mapped, 0, 2); ADD(only_this_file) ADD(the_disk_is_full))
+					tcase_add_loop_test(tc, cut_while_mapped, 0, 2);
+	  ADD(only_this_file) ADD(the_disk_is_full))

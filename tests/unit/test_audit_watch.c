@@ -40,7 +40,9 @@ END_TEST
 /* The real times: gateway.start is seen within two seconds, what comes then within some twelve. */
 START_TEST(as_it_runs)
 {
-	struct audit_watch_config cfg = { .chain_id = CHAIN, .need_disk = true, .on_result = on_result, .user = &result };
+	struct audit_watch_config cfg = {
+		.chain_id = CHAIN, .need_disk = true, .on_result = on_result, .user = &result
+	};
 	uint64_t start;
 
 	if (!setup("64m", ""))
@@ -416,7 +418,9 @@ START_TEST(many_new_files)
 }
 END_TEST
 
-UNIT_MAIN("audit_watch", ADD(all_is_there) ADD(as_it_runs) ADD(fifty_thousand) ADD(holes) ADD(the_very_first)
-	  ADD(a_tail_that_comes_late) ADD(other_chains) ADD(volatile_storage) ADD(moved_to_the_disk_later)
-	  ADD(a_full_disk) ADD(storage_none) ADD(a_journald_that_stands_still) ADD(a_journald_that_is_killed)
-	  ADD(a_level_that_is_not_stored) ADD(a_rate_limit) ADD(the_oldest_are_given_up) ADD(many_new_files))
+UNIT_MAIN("audit_watch",
+	  ADD(all_is_there) ADD(as_it_runs) ADD(fifty_thousand) ADD(holes) ADD(the_very_first)
+		  ADD(a_tail_that_comes_late) ADD(other_chains) ADD(volatile_storage) ADD(moved_to_the_disk_later)
+			  ADD(a_full_disk) ADD(storage_none) ADD(a_journald_that_stands_still)
+				  ADD(a_journald_that_is_killed) ADD(a_level_that_is_not_stored) ADD(a_rate_limit)
+					  ADD(the_oldest_are_given_up) ADD(many_new_files))

@@ -1,4 +1,4 @@
-/* When reading back is hard: a slow, hanging or failing disk, no rights, no descriptors; and what the loop notices of it. */
+/* Reading back is hard: a slow, hanging or failing disk, no rights, no descriptors; and what the loop notices. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,8 +30,14 @@ END_TEST
 /* A disk so slow that a check takes several turns of a thread. */
 START_TEST(in_portions)
 {
-	struct audit_watch_config cfg = { .chain_id = CHAIN, .need_disk = true, .on_result = on_result, .user = &result,
-					  .first_ms = 20, .settle_ms = 10, .every_ms = 50, .stuck_ms = 10000 };
+	struct audit_watch_config cfg = { .chain_id = CHAIN,
+					  .need_disk = true,
+					  .on_result = on_result,
+					  .user = &result,
+					  .first_ms = 20,
+					  .settle_ms = 10,
+					  .every_ms = 50,
+					  .stuck_ms = 10000 };
 	uint64_t start;
 
 	if (!setup("64m", ""))
@@ -100,8 +106,14 @@ static void on_result_quietly(void *user, const struct audit_watch_result *r)
 
 START_TEST(the_loop_goes_on)
 {
-	struct audit_watch_config cfg = { .chain_id = CHAIN, .need_disk = true, .on_result = on_result_quietly, .first_ms = 20,
-					  .settle_ms = 50, .every_ms = 20, .retry_ms = 20, .stuck_ms = 200 };
+	struct audit_watch_config cfg = { .chain_id = CHAIN,
+					  .need_disk = true,
+					  .on_result = on_result_quietly,
+					  .first_ms = 20,
+					  .settle_ms = 50,
+					  .every_ms = 20,
+					  .retry_ms = 20,
+					  .stuck_ms = 200 };
 	struct event *tick;
 	uint64_t start = clock_now_us();
 
@@ -121,8 +133,8 @@ START_TEST(the_loop_goes_on)
 		if (phase == 2)
 			disk_hangs = true;
 		ck_assert_int_eq(loop_run(loop), 0);
-		printf("# phase %d: %u results; at most %.2f ms between two ticks, of which %.3f ms of work\n", phase, n_results,
-		       (double)longest_us / 1e3, (double)longest_cpu_us / 1e3);
+		printf("# phase %d: %u results; at most %.2f ms between two ticks, of which %.3f ms of work\n", phase,
+		       n_results, (double)longest_us / 1e3, (double)longest_cpu_us / 1e3);
 		ck_assert_uint_gt(n_results, 0);
 		ck_assert_int_eq(result.state, phase ? AUDIT_WATCH_MISSING : AUDIT_WATCH_WHOLE);
 		ck_assert_uint_lt(longest_cpu_us, 5000);
@@ -272,6 +284,6 @@ START_TEST(what_cannot_be_watched)
 }
 END_TEST
 
-UNIT_MAIN("audit_watch_trouble", ADD(a_file_that_is_not_seen) ADD(in_portions) ADD(the_loop_goes_on)
-	  ADD(no_permission) ADD(no_descriptors) ADD(a_disk_that_hangs) ADD(a_disk_that_fails)
-	  ADD(freed_while_it_reads) ADD(what_cannot_be_watched))
+UNIT_MAIN("audit_watch_trouble",
+	  ADD(a_file_that_is_not_seen) ADD(in_portions) ADD(the_loop_goes_on) ADD(no_permission) ADD(no_descriptors)
+		  ADD(a_disk_that_hangs) ADD(a_disk_that_fails) ADD(freed_while_it_reads) ADD(what_cannot_be_watched))
