@@ -293,11 +293,13 @@ static const char *status_of(const struct audit_ending *e)
 	case TP_REASON_UPSTREAM_UNREACHABLE:
 		return "upstream_unreachable";
 	case TP_REASON_CANCELLED:
+	case TP_REASON_KEY_REVOKED:
 		return "cancelled";
 	case TP_REASON_SESSION_LOST:
 	case TP_REASON_KEEPALIVE:
 	case TP_REASON_REPLACED:
 	case TP_REASON_RELAY_STOPPED:
+	case TP_REASON_TOKEN_REVOKED:
 		return "session_lost";
 	case TP_REASON_GATEWAY_STOPPED:
 		return "gateway_stopped";

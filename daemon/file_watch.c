@@ -34,7 +34,7 @@ void file_watch_mark(struct file_watch *w)
 
 bool file_watch_changed(struct file_watch *w)
 {
-	bool settled = w->differs, all = true;
+	bool settled = w->differs;
 
 	w->differs = false;
 	for (size_t i = 0; i < w->n; i++) {
@@ -42,8 +42,18 @@ bool file_watch_changed(struct file_watch *w)
 
 		settled = settled && same(&now, &w->seen[i]);
 		w->differs = w->differs || !same(&now, &w->marked[i]);
-		all = all && now.there;
 		w->seen[i] = now;
 	}
-	return settled && w->differs && all;
+	return settled && w->differs;
+}
+
+bool file_watch_differs(const struct file_watch *w)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		struct file_mark now = look(w->paths[i]);
+
+		if (!same(&now, &w->marked[i]))
+			return true;
+	}
+	return false;
 }

@@ -30,5 +30,7 @@ void file_watch_add(struct file_watch *w, const char *path);
 /* What is there now is known. To be called before the files are read. */
 void file_watch_mark(struct file_watch *w);
 /* Looks. True: they are not as marked, and are as they were at the last look, so that whoever wrote them has finished; and
- * again at each look until file_watch_mark(). A file that is not there is no news. */
+ * again at each look until file_watch_mark(). That a file is not there is a state as any other. */
 bool file_watch_changed(struct file_watch *w);
+/* Looks. They are not as marked, finished or not. */
+bool file_watch_differs(const struct file_watch *w);

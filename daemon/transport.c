@@ -236,7 +236,9 @@ int transport_attach(struct transport *t, struct channel *take_channel, uint8_t 
 {
 	int r;
 
-	assert(!t->channel);
+	if (t->channel)
+		channel_abort(t->channel, false);
+	t->channel = NULL;
 	r = tp_conn_attach(t->conn, loop_now_ms(t->loop));
 	if (r < 0) {
 		channel_abort(take_channel, false);

@@ -26,7 +26,8 @@ struct transport *transport_free(struct transport *t);
 
 struct tp_conn *transport_conn(const struct transport *t);
 
-/* The channel has been upgraded; take_channel's owner is the transport from now on. `early`: bytes that came behind the upgrade's head. */
+/* The channel has been upgraded; take_channel's owner is the transport from now on. A session that is attached moves over to it from its
+ * old one, on_lost is not called. `early`: bytes that came behind the upgrade's head. */
 int transport_attach(struct transport *t, struct channel *take_channel, uint8_t *early, size_t len);
 
 /* Relay: `t` takes over the connection on which `fresh` got its HELLO; fresh is freed when this succeeds. 0, TP_RESUME_IMPOSSIBLE, -errno. */

@@ -303,7 +303,7 @@ void tp_conn_close(struct tp_conn *c, uint32_t reason, const char *detail)
 {
 	uint8_t payload[WS_CONTROL_MAX];
 	uint16_t code = reason == TP_REASON_NONE || reason == TP_REASON_GATEWAY_STOPPED ||
-					reason == TP_REASON_RELAY_STOPPED ?
+					reason == TP_REASON_RELAY_STOPPED || reason == TP_REASON_TOKEN_REVOKED ?
 				1000 :
 				1002;
 	int n;

@@ -475,10 +475,10 @@ static bool on_ws_close(struct tp_conn *c, const struct ws_item *item, struct tp
 	struct span text = span_make(item->data, item->len);
 
 	ev->type = TP_EV_CLOSED;
-	/* 1000 says that the other end stops: nothing will resume. Anything else is trouble of this connection alone. */
+	/* 1000 says that the other end stops, or that our token has: nothing will resume. Anything else is trouble of this connection alone. */
 	ev->fatal = item->code == 1000;
 	ev->reason = close_reason(&text);
-	if (ev->fatal)
+	if (ev->fatal && (c->cfg.role == TP_RELAY || ev->reason != TP_REASON_TOKEN_REVOKED))
 		ev->reason = c->cfg.role == TP_RELAY ? TP_REASON_GATEWAY_STOPPED : TP_REASON_RELAY_STOPPED;
 	snprintf(c->told.detail, sizeof(c->told.detail), "%.*s", SPAN_FMT(text));
 	ev->detail = span_of(c->told.detail);
