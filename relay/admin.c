@@ -26,7 +26,7 @@ static const char usage[] = "Usage: mcp-tunnel-relay tunnel add|remove NAME --st
 
 static void say_reload(void)
 {
-	fputs("A running relay learns of this by: systemctl reload mcp-tunnel-relay (or SIGHUP to it).\n", stderr);
+	fputs("A running relay learns of this within three seconds; at once by: systemctl reload mcp-tunnel-relay\n", stderr);
 }
 
 /* The secret is printed once and nowhere else. */

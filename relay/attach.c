@@ -28,6 +28,10 @@ struct attached {
 	bool up;         /* attached now */
 	bool going_away; /* the gateway said so */
 	uint64_t lost_ms;
+	uint64_t began_ms, up_ms;
+	unsigned resumed;
+	uint8_t token[SHA256_LEN];       /* hash of the one that the newest connection gave */
+	char version[65], region[65];
 	bool recorded; /* its session.open is written */
 	char peer[128]; /* the newest */
 	struct audit_hash hash;
@@ -114,6 +118,13 @@ static void set_up(struct attached *a)
 	TAILQ_INSERT_HEAD(&a->relay->attached, a, link);
 }
 
+/* Who the gateway says it is. */
+static void keep_words(struct attached *a, const struct tp_event *ev)
+{
+	snprintf(a->version, sizeof(a->version), "%.*s", SPAN_FMT(ev->version));
+	snprintf(a->region, sizeof(a->region), "%.*s", SPAN_FMT(ev->region));
+}
+
 /* True when the gateway's old session took this connection over, and `fresh` is gone. */
 static bool resumed(struct attached *fresh, const struct tp_event *ev)
 {
@@ -130,6 +141,8 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 	if (r == 0) {
 		fresh->transport = NULL;
 		a->hash = fresh->hash;
+		memcpy(a->token, fresh->token, sizeof(a->token));
+		keep_words(a, ev);
 	}
 	if (r != 0) {
 		log_warning("tunnel %s: session %.8s cannot go on where it was; starting anew", a->tunnel_id, a->session);
@@ -171,6 +184,7 @@ static void on_hello(struct attached *a, const struct tp_event *ev)
 		return;
 	}
 	hex_encode(id, sizeof(id), a->session);
+	keep_words(a, ev);
 	log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_TUNNEL_SESSION", a->session }),
 		   "tunnel %s: gateway %.*s attached from %s (region %.*s), session %.8s", a->tunnel_id,
 		   (int)MIN(ev->version.len, (size_t)64), ev->version.p, transport_peer(a->transport),
@@ -213,6 +227,8 @@ static void on_attached(struct attached *a, const struct tp_event *ev)
 	char when[48];
 
 	set_up(a);
+	a->up_ms = loop_now_ms(a->relay->loop);
+	a->resumed += ev->resumed;
 	record_attached(a, ev);
 	a->relay->counters.sessions++;
 	a->relay->counters.resumed += ev->resumed;
@@ -306,7 +322,8 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 
 static const struct transport_ops transport_callbacks = { .on_event = on_event, .on_lost = on_lost };
 
-static int attached_new(struct relay *r, const char *tunnel_id, const struct audit_hash *hash, struct attached **ret)
+static int attached_new(struct relay *r, const char *tunnel_id, const uint8_t token[SHA256_LEN], const struct audit_hash *hash,
+			struct attached **ret)
 {
 	struct attached *a = calloc(1, sizeof(*a));
 	struct tp_config tp;
@@ -325,6 +342,8 @@ static int attached_new(struct relay *r, const char *tunnel_id, const struct aud
 	a->relay = r;
 	snprintf(a->tunnel_id, sizeof(a->tunnel_id), "%s", tunnel_id);
 	a->hash = *hash;
+	memcpy(a->token, token, sizeof(a->token));
+	a->began_ms = a->up_ms = loop_now_ms(r->loop);
 	budget_init(&a->notes, NOTES_RATE, NOTES_BURST);
 	a->grace = event_new(loop_base(r->loop), -1, 0, on_grace_over, a);
 	rc = a->grace ? transport_new(r->loop, &tp, &transport_callbacks, a, &a->transport) : -ENOMEM;
@@ -340,12 +359,14 @@ static int attached_new(struct relay *r, const char *tunnel_id, const struct aud
 	return 0;
 }
 
-void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, const struct audit_hash *hash, uint8_t *early,
-		  size_t len)
+void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, const uint8_t token[SHA256_LEN],
+		  const struct audit_hash *hash, uint8_t *early, size_t len)
 {
 	struct attached *a;
 
-	if (attached_new(r, tunnel_id, hash, &a) < 0) {
+	/* It may have ended since the token was looked at. */
+	if (registry_token_now(r->registry, tunnel_id, token) == REGISTRY_TOKEN_ENDED ||
+	    attached_new(r, tunnel_id, token, hash, &a) < 0) {
 		channel_abort(take_channel, false);
 		return;
 	}
@@ -398,4 +419,62 @@ size_t attach_count(const struct relay *r)
 	TAILQ_FOREACH(a, &r->attached, link)
 		n += a->up;
 	return n;
+}
+
+static void revoke(struct attached *a)
+{
+	static const char detail[] = "the gateway's token is no longer valid";
+
+	log_fields(LOG_LEVEL_WARNING,
+		   LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_TUNNEL_SESSION", a->session },
+			      { "MCP_REASON", tp_reason_name(TP_REASON_TOKEN_REVOKED) }),
+		   "tunnel %s: session %.8s is over: its token is no longer valid; %zu calls end with token-revoked", a->tunnel_id, a->session,
+		   tp_conn_streams(transport_conn(a->transport)));
+	transport_close(a->transport, TP_REASON_TOKEN_REVOKED, detail);
+	attached_end(a, TP_REASON_TOKEN_REVOKED, TP_REASON_TOKEN_REVOKED, detail);
+}
+
+void attach_revoke(struct relay *r)
+{
+	struct attached *a, *next;
+
+	for (a = TAILQ_FIRST(&r->attached); a; a = next) {
+		next = TAILQ_NEXT(a, link);
+		if (registry_token_now(r->registry, a->tunnel_id, a->token) == REGISTRY_TOKEN_ENDED)
+			revoke(a);
+	}
+}
+
+static enum attach_state state_of(const struct attached *a)
+{
+	if (!a->session[0])
+		return ATTACH_GREETING;
+	if (!a->up)
+		return a->lost_ms ? ATTACH_LOST : ATTACH_GREETING;
+	return a->going_away ? ATTACH_DRAINING : ATTACH_UP;
+}
+
+void attach_each(const struct relay *r, attach_info_fn *fn, void *user)
+{
+	uint64_t now = loop_now_ms(r->loop);
+	const struct attached *a;
+
+	TAILQ_FOREACH(a, &r->attached, link) {
+		const struct tp_conn *c = transport_conn(a->transport);
+
+		fn(user, &(struct attach_info){
+				 .tunnel_id = a->tunnel_id,
+				 .session = a->session,
+				 .peer = a->up ? transport_peer(a->transport) : a->peer,
+				 .version = a->version,
+				 .region = a->region,
+				 .state = state_of(a),
+				 .token = registry_token_now(r->registry, a->tunnel_id, a->token),
+				 .age_ms = now - a->began_ms,
+				 .state_ms = now - (a->lost_ms ? a->lost_ms : a->up_ms),
+				 .rtt_us = tp_conn_rtt_us(c),
+				 .resumed = a->resumed,
+				 .calls = tp_conn_streams(c),
+			 });
+	}
 }

@@ -373,6 +373,13 @@ static void fail(struct call *c, uint32_t reason, const char *detail)
 	c->handler->on_output(c->user);
 }
 
+void call_abort(struct call *c, uint32_t reason, const char *detail)
+{
+	CHECK_OBJ(c, CALL_MAGIC);
+	if (c->stream)
+		fail(c, reason, detail);
+}
+
 static void on_end(struct call *c)
 {
 	if (c->framing == FRAMING_LENGTH && c->length_left) {

@@ -32,6 +32,9 @@ int call_new(struct relay *r, const struct call_start *start, const struct call_
 /* What is not over is cancelled: the agent is gone, or was answered. */
 struct call *call_free(struct call *c);
 
+/* Ends it, where it is not over yet, with that reason at both ends: as if the gateway had. */
+void call_abort(struct call *c, uint32_t reason, const char *detail);
+
 /* Bytes of the request's body. TP_REASON_NONE, or why it cannot go on: answer that, then call_free(). */
 uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end);
 bool call_wants_body(const struct call *c);

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "daemon/channel.h"
+#include "daemon/digest.h"
 #include "daemon/upgrade.h"
 #include "proto/mcp.h"
 #include "relay/answer.h"
@@ -67,6 +68,8 @@ struct front {
 	struct loop_task turn; /* after the answer has been pulled */
 	char tunnel_id[TUNNEL_ID_MAX + 1]; /* UPGRADING */
 	struct audit_hash hash;            /* UPGRADING: of the gateway's token */
+	uint8_t secret[SHA256_LEN];        /* hash of the agent's key or the gateway's token */
+	char agent_tunnel[TUNNEL_ID_MAX + 1]; /* whose key it is; empty: no key was needed */
 	char local[64]; /* the address that the agent connected to: one of our names; empty: not asked yet */
 };
 
@@ -316,7 +319,7 @@ static void begin_upgrade(struct front *f, const struct request *q)
 		return;
 	}
 	snprintf(f->tunnel_id, sizeof(f->tunnel_id), "%s", tunnel);
-	if (audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h) < 0) {
+	if (digest_sha256(q->key.p, q->key.len, f->secret) < 0 || audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h) < 0) {
 		front_close(f);
 		return;
 	}
@@ -369,6 +372,16 @@ static bool read_head(struct front *f, struct request *q, struct refusal *why)
 	return request_check(&f->reader.head, &r->names, local_name(f), origin_allowed, r->cfg, q, why);
 }
 
+/* Whose call it is, to end it with the key. */
+static int keep_key(struct front *f, const struct request *q)
+{
+	f->agent_tunnel[0] = '\0';
+	if (!f->relay->cfg->agents_need_key)
+		return 0;
+	snprintf(f->agent_tunnel, sizeof(f->agent_tunnel), "%.*s", SPAN_FMT(q->tunnel));
+	return digest_sha256(q->key.p, q->key.len, f->secret);
+}
+
 /* What the head asks for: done, refused, or made to wait. */
 static void serve_head(struct front *f)
 {
@@ -389,6 +402,8 @@ static void serve_head(struct front *f)
 		refuse_agent(f, &q);
 	else if (f->relay->stopping)
 		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
+	else if (keep_key(f, &q) < 0)
+		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "out of memory");
 	else
 		start_call(f, &q, agent);
 }
@@ -579,14 +594,16 @@ static void finish_upgrade(struct front *f)
 	struct channel *c = f->channel;
 	struct buf early = f->early;
 	struct audit_hash hash = f->hash;
+	uint8_t secret[SHA256_LEN];
 	char tunnel_id[sizeof(f->tunnel_id)];
 
 	memcpy(tunnel_id, f->tunnel_id, sizeof(tunnel_id));
+	memcpy(secret, f->secret, sizeof(secret));
 	buf_init(&f->early, 0);
 	set_paused(f, false);
 	f->channel = NULL;
 	front_free(f);
-	attach_begin(r, c, tunnel_id, &hash, buf_bytes(&early), buf_len(&early));
+	attach_begin(r, c, tunnel_id, secret, &hash, buf_bytes(&early), buf_len(&early));
 	audit_hash_done(&hash);
 	buf_done(&early);
 }
@@ -694,6 +711,24 @@ void front_new(struct relay *r, int take_fd, struct tls_context *tls)
 	r->counters.agent_connections++;
 	TAILQ_INSERT_TAIL(&r->fronts, f, link);
 	set_state(f, FRONT_IDLE);
+}
+
+void front_revoke(struct relay *r)
+{
+	struct front *f, *next;
+
+	for (f = TAILQ_FIRST(&r->fronts); f; f = next) {
+		next = TAILQ_NEXT(f, link);
+		if ((!f->call && f->state != FRONT_HELD) || !f->agent_tunnel[0] ||
+		    registry_key_is_good(r->registry, span_of(f->agent_tunnel), f->secret))
+			continue;
+		if (f->call) {
+			call_abort(f->call, TP_REASON_KEY_REVOKED, "the agent was removed");
+		} else {
+			hold_remove(&f->held);
+			on_hold_attached(f);
+		}
+	}
 }
 
 void front_sweep(struct relay *r)

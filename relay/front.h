@@ -6,6 +6,9 @@
 /* An accepted socket. tls: NULL for a plain listener. */
 void front_new(struct relay *r, int take_fd, struct tls_context *tls);
 
+/* Ends the calls of agents whose key is no longer valid. */
+void front_revoke(struct relay *r);
+
 /* Every second: connections that are too slow, or idle for too long. */
 void front_sweep(struct relay *r);
 /* At a stop: idle connections close now, busy ones after their answer. */

@@ -5,6 +5,7 @@
 #include "daemon/process.h"
 #include "relay/admin.h"
 #include "relay/relay.h"
+#include "relay/status_command.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -35,6 +36,8 @@ int main(int argc, char **argv)
 	process_init();
 	if (admin_wanted(argc, argv))
 		return admin_main(argc, argv);
+	if (status_wanted(argc, argv))
+		return status_main(argc, argv);
 	process_signals(false);
 	rc = relay_config_load(&cfg, argc, argv, err, sizeof(err));
 	if (rc == CONFIG_EXIT)

@@ -71,12 +71,16 @@ void records_auth_failure(struct relay *r, struct span tunnel, const char *peer,
 	audit_setup_event(&r->audit, AUDIT_AUTH_FAILURE, &n);
 }
 
-void records_reload(struct relay *r, const char *problem)
+void records_reopen(struct relay *r)
 {
-	const struct audit_note n = { .detail = problem ? problem : "tunnels and agents read again", .bad = problem != NULL };
-
 	if (!r->audit.stopped)
 		audit_reopen(r->audit.audit);
+}
+
+void records_reload(struct relay *r, const char *detail, bool bad)
+{
+	const struct audit_note n = { .detail = detail, .bad = bad };
+
 	audit_setup_event(&r->audit, AUDIT_CONFIG_RELOAD, &n);
 }
 

@@ -17,8 +17,10 @@ void records_stop(struct relay *r, const char *why);
  * times a second is counted, and told with the next. */
 void records_auth_failure(struct relay *r, struct span tunnel, const char *peer, const char *detail);
 
-/* SIGHUP; problem: NULL when all is well. */
-void records_reload(struct relay *r, const char *problem);
+/* SIGHUP: the file is opened anew. */
+void records_reopen(struct relay *r);
+/* What was read again, or why it was not. */
+void records_reload(struct relay *r, const char *detail, bool bad);
 
 /* call.denied for a POST; for other methods nothing, as they are no calls. a: the session, or NULL. */
 void records_denied(struct relay *r, const struct request *q, const struct http1_head *h, const char *agent, const struct attached *a,

@@ -14,6 +14,9 @@
 #include "relay/front.h"
 #include "relay/metrics.h"
 #include "relay/records.h"
+#include "relay/refresh.h"
+#include "relay/status.h"
+#include "relay/status_command.h"
 
 enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20, COLLECTED_MIN = 64 * 1024 * 1024 };
 
@@ -27,7 +30,8 @@ struct relay_listener {
 struct relay_program {
 	struct relay relay;
 	struct relay_listener listeners[RELAY_LISTENERS_MAX];
-	struct health *health;
+	struct health *health, *status; /* status: the socket of `mcp-tunnel-relay status` */
+	struct refresh refresh;
 	struct event *signals[3];
 	struct event *sweep, *drain, *watchdog;
 	uint64_t stop_by_ms;
@@ -57,7 +61,19 @@ static int on_canary(void *user, struct span nonce)
 	return audit_setup_canary(&r->audit, nonce);
 }
 
-static const struct health_ops health_callbacks = { .ready = on_ready, .metrics = on_metrics, .canary = on_canary };
+static int on_status(void *user, bool table, struct buf *out)
+{
+	uint64_t now_s = clock_wall_us() / 1000000;
+
+	return table ? status_table(user, now_s, out) : status_json(user, now_s, out);
+}
+
+static const struct health_ops health_callbacks = {
+	.ready = on_ready,
+	.metrics = on_metrics,
+	.canary = on_canary,
+	.status = on_status,
+};
 
 /* ---- stopping ---- */
 
@@ -108,18 +124,11 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 
 static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 {
-	struct relay *r = user;
-	char err[512];
-	bool bad;
+	struct relay_program *p = program_of(user);
 
-	CHECK_OBJ(r, RELAY_MAGIC);
 	notify_reloading();
-	bad = registry_reload(r->registry, err, sizeof(err)) < 0;
-	if (bad)
-		log_error("SIGHUP: tunnels and agents stay as they were: %s", err);
-	else
-		log_notice("SIGHUP: tunnels and agents read again");
-	records_reload(r, bad ? err : NULL);
+	records_reopen(&p->relay);
+	refresh_now(&p->refresh);
 	notify_reloaded();
 }
 
@@ -129,6 +138,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *user)
 
 	CHECK_OBJ(r, RELAY_MAGIC);
 	front_sweep(r);
+	refresh_sweep(&program_of(r)->refresh);
 	notify_status("%zu gateways attached, %zu calls open", attach_count(r), r->calls_open);
 }
 
@@ -170,31 +180,6 @@ static int add_listener(struct relay_program *p, const struct url *u, struct rel
 	return 0;
 }
 
-static void add_certificate_name(void *user, const char *name)
-{
-	(void)request_names_add(user, name);
-}
-
-static int make_tls(struct relay *r, char *err, size_t err_size)
-{
-	const struct tls_server_options opt = {
-		.cert_file = r->cfg->tls_cert,
-		.key_file = r->cfg->tls_key,
-		.allow_tls12 = r->cfg->allow_tls12,
-	};
-	char why[CONFIG_ERROR_MAX];
-	int rc;
-
-	if (!r->cfg->any_tls)
-		return 0;
-	rc = tls_server_new(&opt, why, sizeof(why), &r->tls);
-	if (rc < 0)
-		snprintf(err, err_size, "--tls-cert, --tls-key: %s", why);
-	else
-		tls_server_names(r->tls, add_certificate_name, &r->names);
-	return rc;
-}
-
 static int start_events(struct relay_program *p)
 {
 	struct relay *r = &p->relay;
@@ -215,6 +200,19 @@ static int start_events(struct relay_program *p)
 	return rc;
 }
 
+/* In the directory that only the relay's user and root can enter. The relay works without it, too. */
+static void listen_status(struct relay_program *p)
+{
+	_cleanup_(freep) char *dir = realpath(p->relay.cfg->state_dir, NULL);
+	char address[URL_SOCKET_MAX + 8], err[512];
+	int n = snprintf(address, sizeof(address), "unix:%s/" STATUS_SOCKET, dir ? dir : "");
+
+	if (!dir || (size_t)n >= sizeof(address))
+		log_warning("no socket for mcp-tunnel-relay status: the path of --state-dir is too long; --admin-listen works, too");
+	else if (health_start(loop_base(p->relay.loop), address, &health_callbacks, &p->relay, err, sizeof(err), &p->status) < 0)
+		log_warning("no socket for mcp-tunnel-relay status: %s", err);
+}
+
 /* Not for a check: it must work beside a relay that runs. */
 static int listen_all(struct relay_program *p, char *err, size_t err_size)
 {
@@ -226,6 +224,8 @@ static int listen_all(struct relay_program *p, char *err, size_t err_size)
 		rc = add_listener(p, &cfg->listeners[i], &p->listeners[i], err, err_size);
 	if (rc == 0 && cfg->admin_addr)
 		rc = health_start(loop_base(r->loop), cfg->admin_addr, &health_callbacks, r, err, err_size, &p->health);
+	if (rc == 0)
+		listen_status(p);
 	return rc;
 }
 
@@ -235,14 +235,13 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 	const struct relay_config *cfg = r->cfg;
 	int rc;
 
+	/* Its marks come before the reading, so that no change is missed. */
+	rc = refresh_init(&p->refresh, r, err, err_size);
+	if (rc < 0)
+		return rc;
 	rc = registry_open(cfg->state_dir, err, err_size, &r->registry);
 	if (rc < 0)
 		return -EINVAL;
-	rc = make_tls(r, err, err_size);
-	if (rc < 0)
-		return rc;
-	if (cfg->public_url.scheme && request_names_add(&r->names, cfg->public_url.host) < 0)
-		return -ENOMEM;
 	snprintf(err, err_size, "out of memory");
 	rc = loop_new(&r->loop);
 	if (rc == 0)
@@ -283,6 +282,7 @@ struct relay *relay_free(struct relay *r)
 	struct event **events[] = { &p->signals[0], &p->signals[1], &p->signals[2], &p->sweep, &p->drain, &p->watchdog };
 
 	health_stop(p->health);
+	health_stop(p->status);
 	for (size_t i = 0; i < RELAY_LISTENERS_MAX; i++)
 		listener_free(p->listeners[i].listener);
 	for (size_t i = 0; i < ARRAY_LEN(events); i++)
@@ -291,7 +291,7 @@ struct relay *relay_free(struct relay *r)
 	hold_free(r->hold);
 	records_done(r);
 	loop_free(r->loop);
-	tls_free(r->tls);
+	refresh_done(&p->refresh);
 	registry_free(r->registry);
 	request_names_done(&r->names);
 	r->magic = 0;
@@ -303,6 +303,7 @@ int relay_run(struct relay *r)
 {
 	int rc;
 
+	r->started_ms = loop_now_ms(r->loop);
 	log_notice("mcp-tunnel-relay " MCP_TUNNEL_VERSION " ready");
 	notify_ready("Ready");
 	records_start(r);

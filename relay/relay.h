@@ -30,7 +30,7 @@ struct relay {
 	unsigned magic;
 	const struct relay_config *cfg;
 	struct loop *loop;
-	struct tls_context *tls;
+	struct tls_context *tls; /* for new connections; relay/refresh.c replaces it */
 	struct registry *registry;
 	struct hold *hold;
 	struct request_names names;
@@ -44,6 +44,7 @@ struct relay {
 	uint64_t collected_bytes, max_collected_bytes; /* request bodies that wait for their record, all together */
 	size_t kept_bytes; /* frames of all sessions, for resumption */
 	bool stopping;
+	uint64_t started_ms;
 	struct relay_counters counters;
 };
 

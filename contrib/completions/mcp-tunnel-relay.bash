@@ -40,7 +40,7 @@ _mcp_tunnel_relay()
 		COMPREPLY=($(compgen -W 'error warning notice info debug' -- "$cur"))
 		return
 		;;
-	--listen|--public-url|--allowed-origin|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--drain-timeout|--audit|--admin-listen|--tunnel|--old-for)
+	--listen|--public-url|--allowed-origin|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--drain-timeout|--audit|--admin-listen|--tunnel|--old-for|--admin)
 		return
 		;;
 	tunnel)
@@ -51,11 +51,15 @@ _mcp_tunnel_relay()
 		COMPREPLY=($(compgen -W 'add list remove' -- "$cur"))
 		return
 		;;
+	status)
+		COMPREPLY=($(compgen -W '--state-dir --admin --json' -- "$cur"))
+		return
+		;;
 	esac
-	COMPREPLY=($(compgen -W 'tunnel agent --listen --tls-cert --tls-key --tls-min --behind-proxy --public-url --allowed-origin
-		--state-dir --agent-auth --hold --resume-grace --keepalive --max-request-bytes --max-streams
-		--drain-timeout --audit --audit-on-failure --audit-sync --audit-read-back --audit-hash
-		--audit-hash-key-file --admin-listen --log-level --config --check-config --print-config --version
-		--help --tunnel --old-for --end-old --json' -- "$cur"))
+	COMPREPLY=($(compgen -W 'tunnel agent status --listen --tls-cert --tls-key --tls-min --behind-proxy --public-url
+		--allowed-origin --state-dir --agent-auth --hold --resume-grace --keepalive --max-request-bytes
+		--max-streams --drain-timeout --audit --audit-on-failure --audit-sync --audit-read-back
+		--audit-hash --audit-hash-key-file --admin-listen --log-level --config --check-config
+		--print-config --version --help --tunnel --old-for --end-old --json --admin' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_relay mcp-tunnel-relay

@@ -4,6 +4,8 @@ complete -c mcp-tunnel-relay -n __fish_use_subcommand -a tunnel
 complete -c mcp-tunnel-relay -n '__fish_seen_subcommand_from tunnel' -a 'add list rotate remove'
 complete -c mcp-tunnel-relay -n __fish_use_subcommand -a agent
 complete -c mcp-tunnel-relay -n '__fish_seen_subcommand_from agent' -a 'add list remove'
+complete -c mcp-tunnel-relay -n __fish_use_subcommand -a status
+complete -c mcp-tunnel-relay -n '__fish_seen_subcommand_from status' -a '--state-dir --admin --json'
 complete -c mcp-tunnel-relay -l listen -x -d 'Where agents and gateways connect: https://ADDR:PORT, http://ADDR:PORT or http+unix:/PATH'
 complete -c mcp-tunnel-relay -l tls-cert -r -F -d 'PEM certificate chain; needed for https://'
 complete -c mcp-tunnel-relay -l tls-key -r -F -d 'PEM private key; needed for https://'
@@ -35,4 +37,5 @@ complete -c mcp-tunnel-relay -l help -d 'Print this help'
 complete -c mcp-tunnel-relay -l tunnel -x -d 'Tunnel that the agent may use'
 complete -c mcp-tunnel-relay -l old-for -x -d 'How long the token before stays valid'
 complete -c mcp-tunnel-relay -l end-old -d 'End the token before at once'
-complete -c mcp-tunnel-relay -l json -d 'Print the list as JSON'
+complete -c mcp-tunnel-relay -l json -d 'Print JSON (status)'
+complete -c mcp-tunnel-relay -l admin -x -d 'Ask there (status)'

@@ -17,13 +17,15 @@ BEGIN, END = '.\\" Generated from %s: begin\n', '.\\" Generated: end\n'
 ROW = re.compile(r"^(SECTION|OPTION|ACTION)\((.*?)\)$", re.M | re.S)
 TABLE_ROW = re.compile(r"^(?:FRAME|REASON)\((.*?)\)$", re.M | re.S)
 ARGUMENT = re.compile(r'\s*((?:"(?:\\.|[^"\\])*"\s*)+|[^,"]+)\s*(?:,|$)')
-COMMANDS = {"relay": {"tunnel": ["add", "list", "rotate", "remove"], "agent": ["add", "list", "remove"]}}
+COMMANDS = {"relay": {"tunnel": ["add", "list", "rotate", "remove"], "agent": ["add", "list", "remove"],
+                      "status": ["--state-dir", "--admin", "--json"]}}
 # Options of these commands, which are not in config.def.
 COMMAND_OPTIONS = {"relay": [
     {"name": "tunnel", "type": "STRING", "arg": "NAME", "flags": "", "help": "Tunnel that the agent may use"},
     {"name": "old-for", "type": "STRING", "arg": "TIME", "flags": "", "help": "How long the token before stays valid"},
     {"name": "end-old", "type": "BOOL", "arg": None, "flags": "", "help": "End the token before at once"},
-    {"name": "json", "type": "BOOL", "arg": None, "flags": "", "help": "Print the list as JSON"},
+    {"name": "json", "type": "BOOL", "arg": None, "flags": "", "help": "Print JSON (status)"},
+    {"name": "admin", "type": "STRING", "arg": "ADDRESS", "flags": "", "help": "Ask there (status)"},
 ]}
 
 
@@ -103,7 +105,7 @@ def zsh(root, short):
     lines = ["#compdef %s" % program, "# Completion of %s for zsh; generated from %s/config.def." % (program, short), ""]
     for i, (noun, verbs) in enumerate(commands.items()):
         lines += ["%s [[ $words[CURRENT-1] == %s ]]; then" % ("elif" if i else "if", noun),
-                  "\tcompadd %s" % " ".join(verbs), "\treturn"]
+                  "\tcompadd -- %s" % " ".join(verbs), "\treturn"]
     lines += ["fi", ""] if commands else []
     lines.append("_arguments -S \\")
     for r in options(root, short):

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* A relay with one tunnel, and a gateway at the other end of a socket pair that does what each test says. The front is played by the
  * test, too. */
@@ -16,6 +17,10 @@
 
 static struct relay_config cfg;
 static struct relay relay;
+static char dir[] = "/tmp/test_call.XXXXXX";
+static uint8_t token_hash[SHA256_LEN];
+static uint32_t lost_reason;
+static bool lost_fatal;
 static const struct audit_hash no_hash;
 static struct transport *gateway;
 static struct tp_stream *stream; /* the gateway's end */
@@ -91,6 +96,8 @@ static void on_event(void *user, struct tp_event *ev)
 
 static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
+	lost_reason = reason;
+	lost_fatal = fatal;
 }
 
 static const struct transport_ops gateway_ops = { .on_event = on_event, .on_lost = on_lost };
@@ -122,6 +129,31 @@ static struct channel *channel_on(int fd, bool server)
 	return c;
 }
 
+/* A registry whose one tunnel is "a". */
+static void make_registry(void)
+{
+	char token[TOKEN_TEXT_MAX + 1], err[512];
+
+	strcpy(dir + strlen(dir) - 6, "XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	ck_assert_int_eq(registry_open(dir, err, sizeof(err), &relay.registry), 0);
+	ck_assert_int_eq(registry_tunnel_add(relay.registry, "a", token, err, sizeof(err)), 0);
+	ck_assert_int_eq(digest_sha256(token, strlen(token), token_hash), 0);
+}
+
+static void remove_registry(void)
+{
+	static const char *const names[] = { "tunnels", "agents", "lock" };
+	char path[100];
+
+	relay.registry = registry_free(relay.registry);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
 static void setup(void)
 {
 	struct tp_config tp;
@@ -133,6 +165,7 @@ static void setup(void)
 	relay = (struct relay){ .magic = RELAY_MAGIC, .cfg = &cfg };
 	TAILQ_INIT(&relay.fronts);
 	TAILQ_INIT(&relay.attached);
+	make_registry();
 	ck_assert_int_eq(loop_new(&relay.loop), 0);
 	ck_assert_int_eq(hold_new(relay.loop, 0, &relay.hold), 0);
 	tp_config_init(&tp, TP_GATEWAY, random_bytes);
@@ -141,7 +174,7 @@ static void setup(void)
 	c[0] = channel_on(fd[0], false);
 	c[1] = channel_on(fd[1], true);
 	run_ms(5);
-	attach_begin(&relay, c[1], "a", &no_hash, NULL, 0);
+	attach_begin(&relay, c[1], "a", token_hash, &no_hash, NULL, 0);
 	ck_assert_int_eq(transport_attach(gateway, c[0], NULL, 0), 0);
 	run_until(attach_pick(&relay, SPAN("a")));
 }
@@ -154,6 +187,7 @@ static void teardown(void)
 	relay.hold = hold_free(relay.hold);
 	relay.loop = loop_free(relay.loop);
 	ck_assert_uint_eq(relay.calls_open, 0);
+	remove_registry();
 }
 
 /* ---- the front ---- */
@@ -461,6 +495,97 @@ START_TEST(a_body_where_there_is_none)
 }
 END_TEST
 
+static void seen(void *user, const struct attach_info *i)
+{
+	*(struct attach_info *)user = *i;
+}
+
+/* Its token is rotated out: named at both ends, and nobody can attach with it. */
+START_TEST(a_session_whose_token_ends)
+{
+	char token[TOKEN_TEXT_MAX + 1], err[512];
+	struct attach_info i = { 0 };
+	struct channel *late;
+	int fd[2];
+
+	begin(POST);
+	attach_revoke(&relay);
+	ck_assert_ptr_nonnull(attach_pick(&relay, SPAN("a")));
+	attach_each(&relay, seen, &i);
+	ck_assert_int_eq(i.state, ATTACH_UP);
+	ck_assert_int_eq(i.token, REGISTRY_TOKEN_NEWEST);
+	ck_assert_uint_eq(i.calls, 1);
+	ck_assert_str_eq(i.tunnel_id, "a");
+
+	ck_assert_int_eq(registry_tunnel_rotate(relay.registry, "a", REGISTRY_OLD_STAYS, token, err, sizeof(err)), 0);
+	attach_revoke(&relay);
+	attach_each(&relay, seen, &i);
+	ck_assert_int_eq(i.token, REGISTRY_TOKEN_OLD);
+	ck_assert_uint_eq(failures, 0);
+
+	ck_assert_int_eq(registry_tunnel_end_old(relay.registry, "a", err, sizeof(err)), 0);
+	attach_revoke(&relay);
+	ck_assert_uint_eq(failures, 1);
+	ck_assert_uint_eq(failure, TP_REASON_TOKEN_REVOKED);
+	ck_assert_ptr_null(attach_pick(&relay, SPAN("a")));
+	run_until(got_reset && lost_fatal);
+	ck_assert_uint_eq(got_reason, TP_REASON_TOKEN_REVOKED);
+	ck_assert_uint_eq(lost_reason, TP_REASON_TOKEN_REVOKED);
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+	late = channel_on(fd[1], true);
+	run_ms(5);
+	attach_begin(&relay, late, "a", token_hash, &no_hash, NULL, 0);
+	run_ms(5);
+	ck_assert(TAILQ_EMPTY(&relay.attached));
+	ck_assert_int_eq(read(fd[0], err, 1), 0);
+	close(fd[0]);
+}
+END_TEST
+
+START_TEST(aborted_before_the_answer)
+{
+	begin(POST);
+	call_abort(call, TP_REASON_KEY_REVOKED, "the agent was removed");
+	ck_assert_uint_eq(failures, 1);
+	ck_assert_uint_eq(failure, TP_REASON_KEY_REVOKED);
+	ck_assert_str_eq(failure_detail, "the agent was removed");
+	run_until(got_reset);
+	ck_assert_uint_eq(got_reason, TP_REASON_KEY_REVOKED);
+}
+END_TEST
+
+START_TEST(aborted_in_the_answer)
+{
+	begin(POST);
+	body("0123456789", true);
+	head("200", "5", false);
+	run_until(call_has_begun(call));
+	call_abort(call, TP_REASON_KEY_REVOKED, "the agent was removed");
+	pull(1000);
+	ck_assert(call_is_cut(call) && !call_is_done(call));
+	ck_assert_uint_eq(failures, 0);
+	run_until(got_reset);
+	ck_assert_uint_eq(got_reason, TP_REASON_KEY_REVOKED);
+}
+END_TEST
+
+/* What came to its end is not ended again. */
+START_TEST(aborted_after_the_answer)
+{
+	begin(POST);
+	body("0123456789", true);
+	head("200", "5", false);
+	data("hello", true);
+	run_until(call_has_begun(call));
+	run_ms(10);
+	call_abort(call, TP_REASON_KEY_REVOKED, "the agent was removed");
+	pull(1000);
+	ck_assert(call_is_done(call) && !call_is_cut(call));
+	ck_assert_uint_eq(failures, 0);
+}
+END_TEST
+
 #define FIXTURE tcase_add_checked_fixture(tc, setup, teardown);
 #define ADD_STATUSES tcase_add_loop_test(tc, a_status_that_is_none, 0, 10);
 
@@ -469,4 +594,5 @@ UNIT_MAIN("call", FIXTURE ADD(what_the_gateway_is_told) ADD(an_answer_with_a_len
 	  ADD(freed_is_cancelled) ADD(a_session_that_ends_under_a_request) ADD(a_session_that_ends_under_an_answer)
 	  ADD(a_request_that_is_too_large) ADD(too_large_after_the_answer_has_begun) ADD(reset_before_the_answer)
 	  ADD(a_reason_that_nobody_knows) ADD_STATUSES ADD(longer_than_its_length) ADD(shorter_than_its_length)
-	  ADD(a_length_that_is_none) ADD(a_body_where_there_is_none))
+	  ADD(a_session_whose_token_ends) ADD(aborted_before_the_answer) ADD(aborted_in_the_answer)
+	  ADD(aborted_after_the_answer) ADD(a_length_that_is_none) ADD(a_body_where_there_is_none))

@@ -88,7 +88,7 @@ class HandGateway:
             if kind in kinds:
                 return kind, flags, ident, payload
 
-    def greet(self, session="", received=0, replaces=""):
+    def greet(self, session="", received=0, replaces="", software="by hand", region=""):
         """The fields of WELCOME; the PING after it has been answered."""
         self.send(
             HELLO,
@@ -100,8 +100,8 @@ class HandGateway:
                 (":max-payload", "16384"),
                 (":window", "262144"),
                 (":max-streams", "100"),
-                (":software", "by hand"),
-                (":region", ""),
+                (":software", software),
+                (":region", region),
             ),
         )
         welcome = dict(read_fields(self.read(WELCOME)[3]))
