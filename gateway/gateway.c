@@ -10,6 +10,7 @@
 #include "daemon/notify.h"
 #include "daemon/state_dir.h"
 #include "daemon/process.h"
+#include "daemon/tls_source.h"
 #include "gateway/exchange.h"
 #include "gateway/records.h"
 #include "gateway/session.h"
@@ -25,6 +26,7 @@ enum {
 	UPSTREAM_PROBE_MS = 10 * 1000,
 	COLLECTED_MIN = 64 * 1024 * 1024,
 	DRAIN_POLL_MS = 20,
+	FILES_POLL_MS = 1000,
 	GOAWAY_WAIT_MS = 2 * 1000, /* for the relay's answer, where nothing else is left to do */
 };
 
@@ -32,7 +34,7 @@ struct gateway {
 	unsigned magic;
 	const struct gateway_config *cfg;
 	struct loop *loop;
-	struct tls_context *tls, *upstream_tls;
+	struct tls_source *tls, *upstream_tls; /* NULL: not needed */
 	struct token *token;
 	struct upstream *upstream;
 	struct state_dir *state; /* NULL: none */
@@ -42,7 +44,7 @@ struct gateway {
 	struct exchange_context exchanges;
 	char upstream_name[URL_TEXT_MAX];
 	struct event *signals[3];
-	struct event *probe, *drain, *watchdog;
+	struct event *probe, *drain, *watchdog, *files;
 	uint64_t stop_by_ms; /* 0: not stopping */
 	char status_line[256];
 };
@@ -201,15 +203,57 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 	tell_systemd(g);
 }
 
+/* problem gets a line when the files cannot be used, and is left alone else. */
+static enum tls_source_result follow(struct tls_source *source, bool now, const char *whose, char *problem, size_t size)
+{
+	char err[CONFIG_ERROR_MAX];
+	enum tls_source_result result = tls_source_poll(source, now, err, sizeof(err));
+
+	if (result == TLS_SOURCE_NEW)
+		log_notice("TLS to the %s: certificates read again%s; new connections use them", whose, now ? " at SIGHUP" : ", as they have changed");
+	if (result == TLS_SOURCE_BAD) {
+		snprintf(problem, size, "TLS to the %s: certificates stay as they were: %s", whose, err);
+		log_error("%s", problem);
+	}
+	return result;
+}
+
+/* One record for all of it: at SIGHUP, or when something has changed. */
+static void follow_files(struct gateway *g, bool now)
+{
+	enum tls_source_result relay, upstream;
+	char why[CONFIG_ERROR_MAX + 64] = "certificates read again";
+
+	if (now)
+		snprintf(why, sizeof(why), "the audit file is open anew; certificates and the token file are looked at");
+	relay = follow(g->tls, now, "relay", why, sizeof(why));
+	if (relay == TLS_SOURCE_NEW)
+		session_set_tls(g->session, tls_source_get(g->tls));
+	upstream = follow(g->upstream_tls, now, "MCP server", why, sizeof(why));
+	if (upstream == TLS_SOURCE_NEW)
+		upstream_set_tls(g->upstream, tls_source_get(g->upstream_tls));
+	if (now || relay != TLS_SOURCE_SAME || upstream != TLS_SOURCE_SAME)
+		records_reload(&g->records, why, relay == TLS_SOURCE_BAD || upstream == TLS_SOURCE_BAD);
+}
+
+static void on_files(evutil_socket_t fd, short what, void *user)
+{
+	struct gateway *g = user;
+
+	CHECK_OBJ(g, GATEWAY_MAGIC);
+	follow_files(g, false);
+}
+
 static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 {
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
 	notify_reloading();
-	records_reload(&g->records);
+	records_reopen(&g->records);
 	session_poke(g->session);
-	log_info("SIGHUP: the audit file is open anew; the token file is read again at the next connection");
+	follow_files(g, true);
+	log_info("SIGHUP: the audit file is open anew; certificates and the token file are looked at");
 	notify_reloaded();
 }
 
@@ -243,6 +287,8 @@ static int start_events(struct gateway *g)
 		r = loop_every(g->loop, UPSTREAM_PROBE_MS, on_probe, g, &g->probe);
 	if (r == 0)
 		r = loop_every(g->loop, 0, on_drain, g, &g->drain);
+	if (r == 0)
+		r = loop_every(g->loop, FILES_POLL_MS, on_files, g, &g->files);
 	if (r == 0 && watchdog_us)
 		r = loop_every(g->loop, watchdog_us / 2000, on_watchdog, g, &g->watchdog);
 	return r;
@@ -257,13 +303,13 @@ static int make_tls(struct gateway *g, char *err, size_t err_size)
 	for (size_t i = 0; i < g->cfg->n_relays; i++)
 		wanted = wanted || url_is_tls(&g->cfg->relays[i]);
 	if (wanted)
-		r = tls_client_new(&g->cfg->relay_tls, why, sizeof(why), &g->tls);
+		r = tls_source_new_client(&g->cfg->relay_tls, why, sizeof(why), &g->tls);
 	if (r < 0) {
 		snprintf(err, err_size, "TLS to the relay: %s", why);
 		return r;
 	}
 	if (url_is_tls(&g->cfg->mcp_server))
-		r = tls_client_new(&g->cfg->upstream_tls, why, sizeof(why), &g->upstream_tls);
+		r = tls_source_new_client(&g->cfg->upstream_tls, why, sizeof(why), &g->upstream_tls);
 	if (r < 0)
 		snprintf(err, err_size, "TLS to the MCP server: %s", why);
 	return r;
@@ -285,7 +331,7 @@ static int make_upstream(struct gateway *g)
 		.host = url_is_unix(u) ? NULL : u->host,
 		.port = u->port,
 		.unix_path = url_is_unix(u) ? u->socket : NULL,
-		.tls = g->upstream_tls,
+		.tls = tls_source_get(g->upstream_tls),
 		.allow = upstream_allowed,
 		.allow_user = g,
 		.connect_timeout_ms = UPSTREAM_CONNECT_TIMEOUT_MS,
@@ -302,7 +348,7 @@ static int make_session(struct gateway *g)
 	struct session_config cfg = {
 		.relays = g->cfg->relays,
 		.n_relays = g->cfg->n_relays,
-		.tls = g->tls,
+		.tls = tls_source_get(g->tls),
 		.egress = &g->cfg->egress,
 		.token_file = g->cfg->token_file,
 		.state = g->state,
@@ -405,7 +451,7 @@ int gateway_new(const struct gateway_config *cfg, char *err, size_t err_size, st
 
 struct gateway *gateway_free(struct gateway *g)
 {
-	struct event **events[] = { &g->signals[0], &g->signals[1], &g->signals[2], &g->probe, &g->drain, &g->watchdog };
+	struct event **events[] = { &g->signals[0], &g->signals[1], &g->signals[2], &g->probe, &g->drain, &g->watchdog, &g->files };
 
 	health_stop(g->health);
 	for (size_t i = 0; i < ARRAY_LEN(events); i++)
@@ -416,8 +462,8 @@ struct gateway *gateway_free(struct gateway *g)
 	state_dir_close(g->state);
 	upstream_free(g->upstream);
 	loop_free(g->loop);
-	tls_free(g->tls);
-	tls_free(g->upstream_tls);
+	tls_source_free(g->tls);
+	tls_source_free(g->upstream_tls);
 	token_free(g->token);
 	g->magic = 0;
 	free(g);

@@ -128,10 +128,14 @@ void records_session_state(struct records *r, const struct session_status *st, c
 		failed(r, st);
 }
 
-void records_reload(struct records *r)
+void records_reopen(struct records *r)
 {
-	struct audit_note n = { .detail = "the token file is read again at the next connection" };
-
 	audit_reopen(r->setup.audit);
+}
+
+void records_reload(struct records *r, const char *detail, bool bad)
+{
+	struct audit_note n = { .detail = detail, .bad = bad };
+
 	note(r, AUDIT_CONFIG_RELOAD, &n);
 }

@@ -30,5 +30,7 @@ void records_stop(struct records *r, const char *why);
 void records_token(struct records *r, const struct token *token);
 void records_session_state(struct records *r, const struct session_status *st, const char *peer);
 
-/* SIGHUP. */
-void records_reload(struct records *r);
+/* SIGHUP: the file is opened anew. */
+void records_reopen(struct records *r);
+/* What was read again, or why it was not. */
+void records_reload(struct records *r, const char *detail, bool bad);

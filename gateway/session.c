@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/encode.h"
 #include "base/log.h"
 #include "daemon/digest.h"
+#include "daemon/file_watch.h"
 #include "daemon/upgrade.h"
 #include "gateway/backoff.h"
 #include "gateway/session_file.h"
@@ -20,7 +20,9 @@ enum {
 	DIAL_RESUME_TIMEOUT_MS = 4 * 1000, /* two SYNs: a fresh dial finds a network that is back sooner than a third one */
 	TLS_TIMEOUT_MS = 10 * 1000,
 	UPGRADE_TIMEOUT_MS = 10 * 1000,
-	TOKEN_POLL_MS = 2 * 1000,
+	TOKEN_POLL_MS = 1000,
+	RENEW_SOON_MS = 5 * 1000, /* the relay may not know of it yet */
+	RENEW_AGAIN_MS = 30 * 1000,
 	NOTSENT_LOWAT = 64 * 1024,
 	UPGRADE_HEAD_MAX = 8 * 1024,
 };
@@ -41,9 +43,13 @@ struct session {
 	char upgrade_key[UPGRADE_KEY_LEN + 1];
 	struct transport *transport;
 	struct event *timer;      /* next attempt, or end of the present one */
-	struct event *token_poll; /* while a refused token is the trouble */
-	struct timespec token_ctime; /* a change of mode counts, too */
-	ino_t token_inode;
+	struct event *token_poll;
+	struct file_watch token_file;
+	char tunnel_id[TUNNEL_ID_MAX + 1]; /* of the token that was given last */
+	bool renewing;          /* attached, and dialling besides, with a new token */
+	uint64_t renew_ms;      /* when to try that (again); 0: no need */
+	unsigned renew_tries;
+	struct token *renewed;  /* the one that is being tried */
 	uint64_t lost_ms; /* when the session was lost, for the line that says it is back */
 	size_t lost_calls; /* that were open then */
 	bool unanswered; /* the last attempt got no answer: nobody has said anything new */
@@ -69,6 +75,7 @@ static const char *const failure_names[] = {
 	[SESSION_LOST] = "connection-lost",
 	[SESSION_PROTOCOL] = "protocol-error",
 	[SESSION_RELAY_STOPPED] = "relay-stopped",
+	[SESSION_TOKEN_REVOKED] = "token-revoked",
 };
 
 const char *session_state_name(enum session_state state)
@@ -110,14 +117,9 @@ static void set_state(struct session *s, enum session_state state)
 
 /* ---- failure and the way back ---- */
 
-static void watch_token(struct session *s, bool on)
+static bool is_token(enum session_failure f)
 {
-	const struct timeval tv = loop_timeval(TOKEN_POLL_MS);
-
-	if (on)
-		event_add(s->token_poll, &tv);
-	else
-		event_del(s->token_poll);
+	return f == SESSION_TOKEN_REFUSED || f == SESSION_TOKEN_REVOKED;
 }
 
 /* The session has lost its connection, and the relay still keeps it. */
@@ -150,7 +152,7 @@ static bool is_old_news(const struct session *s)
 /* What follows from the failure, for people. */
 static const char *what_now(const struct session *s, char *dst, size_t size)
 {
-	if (s->status.failure == SESSION_TOKEN_REFUSED)
+	if (is_token(s->status.failure))
 		return "trying again rarely, and at once when the token file changes";
 	if (!may_resume(s))
 		return "trying again until it works";
@@ -188,6 +190,8 @@ static void close_attempt(struct session *s)
 	if (s->upgrade_out.data)
 		secret_wipe(s->upgrade_out.data, s->upgrade_out.cap);
 	buf_clear(&s->upgrade_out);
+	s->renewed = token_free(s->renewed);
+	s->renewing = false;
 }
 
 /* over: the session has ended, too. */
@@ -202,26 +206,43 @@ static void fail_session(struct session *s, enum session_failure failure, const 
 	snprintf(s->status.detail, sizeof(s->status.detail), "%s", detail);
 	s->status.attempts++;
 	s->status.over = over;
-	wait = may_resume(s) && failure != SESSION_TOKEN_REFUSED ?
+	wait = may_resume(s) && !is_token(failure) ?
 		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
-		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, failure == SESSION_TOKEN_REFUSED, retry_after_s);
+		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, is_token(failure), retry_after_s);
 	log_failure(s, wait);
 	s->unanswered = false;
-	watch_token(s, failure == SESSION_TOKEN_REFUSED);
 	if (!holds_on(s))
 		s->relay = (s->relay + 1) % s->cfg.n_relays;
 	set_timer(s, wait);
 	set_state(s, SESSION_WAITING);
 }
 
+/* The session goes on with the token and the connection that it has. */
+static void renew_failed(struct session *s, const char *detail)
+{
+	const unsigned wait_ms = s->renew_tries == 0 ? RENEW_SOON_MS : RENEW_AGAIN_MS;
+
+	close_attempt(s);
+	event_del(s->timer);
+	s->renew_ms = loop_now_ms(s->loop) + wait_ms;
+	log_write(s->renew_tries < 2 ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, NULL, 0,
+		  "the token file has changed, and the new token cannot be used: %s; the session goes on with the old one, trying again in %u s",
+		  detail, wait_ms / 1000);
+	s->renew_tries++;
+}
+
 static void fail(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s)
 {
+	if (s->renewing) {
+		renew_failed(s, detail);
+		return;
+	}
 	fail_session(s, failure, detail, retry_after_s, false);
 }
 
 static void fail_unanswered(struct session *s, enum session_failure failure, const char *detail)
 {
-	s->unanswered = true;
+	s->unanswered = !s->renewing;
 	fail(s, failure, detail, 0);
 }
 
@@ -232,18 +253,8 @@ static void on_timer(evutil_socket_t fd, short what, void *user)
 	CHECK_OBJ(s, SESSION_MAGIC);
 	if (s->status.state == SESSION_WAITING)
 		attempt(s);
-	else if (s->status.state == SESSION_UPGRADING)
+	else if (s->status.state == SESSION_UPGRADING || s->renewing)
 		fail_unanswered(s, SESSION_NOT_WEBSOCKET, "no answer to the upgrade request within 10 s");
-}
-
-static bool token_file_changed(struct session *s)
-{
-	struct stat st;
-
-	if (stat(s->cfg.token_file, &st) < 0)
-		return false;
-	return st.st_ino != s->token_inode || st.st_ctim.tv_sec != s->token_ctime.tv_sec ||
-	       st.st_ctim.tv_nsec != s->token_ctime.tv_nsec;
 }
 
 static void on_token_poll(evutil_socket_t fd, short what, void *user)
@@ -251,19 +262,43 @@ static void on_token_poll(evutil_socket_t fd, short what, void *user)
 	struct session *s = user;
 
 	CHECK_OBJ(s, SESSION_MAGIC);
-	if (token_file_changed(s))
+	if (file_watch_changed(&s->token_file) || (s->renew_ms && loop_now_ms(s->loop) >= s->renew_ms))
 		session_poke(s);
+}
+
+static bool may_renew(const struct session *s)
+{
+	return s->status.state == SESSION_ATTACHED && !s->renewing && !s->draining;
 }
 
 void session_poke(struct session *s)
 {
 	CHECK_OBJ(s, SESSION_MAGIC);
-	if (s->status.state != SESSION_WAITING || s->status.failure != SESSION_TOKEN_REFUSED)
+	if (file_watch_differs(&s->token_file))
+		s->renew_tries = 0;
+	if (may_renew(s) && (s->renew_ms || file_watch_differs(&s->token_file))) {
+		log_write(s->renew_tries < 2 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, NULL, 0,
+			  "the token file has changed: giving the new token to the relay");
+		s->renewing = true;
+		attempt(s);
+	}
+	if (s->status.state != SESSION_WAITING || !is_token(s->status.failure))
 		return;
 	log_info("the token file has changed: trying again now");
 	backoff_reset(&s->backoff);
 	event_del(s->timer);
 	attempt(s);
+}
+
+/* The relay took the new token: the session moves to its connection. */
+static void renew(struct session *s)
+{
+	log_notice("the relay took the new token; the session moves to a new connection");
+	if (s->ops->on_token)
+		s->ops->on_token(s->user, s->renewed);
+	s->renew_ms = 0;
+	s->lost_ms = loop_now_ms(s->loop);
+	s->lost_calls = tp_conn_streams(transport_conn(s->transport));
 }
 
 /* ---- upgrade ---- */
@@ -287,10 +322,36 @@ static void on_upgrade_answer(struct session *s, const struct http1_head *h, uin
 	}
 	event_del(s->timer);
 	s->channel = NULL;
+	if (s->renewing)
+		renew(s);
 	close_attempt(s);
 	set_state(s, SESSION_GREETING);
 	if (transport_attach(s->transport, c, rest, len) < 0)
 		fail(s, SESSION_LOST, "out of memory", 0);
+}
+
+/* What the next request says. */
+static int take_token(struct session *s, char *err, size_t err_size, struct token **ret)
+{
+	struct token *token;
+	int r;
+
+	/* Before it is read: what changes meanwhile is noticed. */
+	file_watch_mark(&s->token_file);
+	r = token_load(s->cfg.token_file, err, err_size, &token);
+	if (r < 0)
+		return r;
+	if (s->renewing && strcmp(token->tunnel_id, s->tunnel_id) != 0) {
+		snprintf(err, err_size, "it is of the tunnel %s, and this gateway serves %s; restart it", token->tunnel_id, s->tunnel_id);
+		token_free(token);
+		return -EINVAL;
+	}
+	snprintf(s->tunnel_id, sizeof(s->tunnel_id), "%s", token->tunnel_id);
+	/* When it is to be a new one for a session that is there, it must have been accepted first. */
+	if (!s->renewing && s->ops->on_token)
+		s->ops->on_token(s->user, token);
+	*ret = token;
+	return 0;
 }
 
 static void on_channel_open(void *user)
@@ -298,21 +359,13 @@ static void on_channel_open(void *user)
 	struct session *s = user;
 	struct upgrade_request u;
 	_cleanup_(token_freep) struct token *token = NULL;
-	struct stat st;
 	char err[512];
 
 	CHECK_OBJ(s, SESSION_MAGIC);
-	/* Before it is read: what changes meanwhile is noticed. */
-	if (stat(s->cfg.token_file, &st) == 0) {
-		s->token_ctime = st.st_ctim;
-		s->token_inode = st.st_ino;
-	}
-	if (token_load(s->cfg.token_file, err, sizeof(err), &token) < 0) {
+	if (take_token(s, err, sizeof(err), &token) < 0) {
 		fail(s, SESSION_TOKEN_REFUSED, err, 0);
 		return;
 	}
-	if (s->ops->on_token)
-		s->ops->on_token(s->user, token);
 	u = (struct upgrade_request){ relay_url(s)->authority, relay_url(s)->target, token->text, token->tunnel_id };
 	if (upgrade_write_request(&s->upgrade_out, &u, s->upgrade_key) < 0) {
 		fail(s, SESSION_LOST, "out of memory or entropy", 0);
@@ -320,7 +373,10 @@ static void on_channel_open(void *user)
 	}
 	http1_reader_init(&s->upgrade_in, HTTP1_RESPONSE);
 	set_timer(s, UPGRADE_TIMEOUT_MS);
-	set_state(s, SESSION_UPGRADING);
+	if (s->renewing)
+		s->renewed = steal_ptr(&token);
+	else
+		set_state(s, SESSION_UPGRADING);
 	channel_want_write(s->channel);
 }
 
@@ -402,8 +458,8 @@ static void attempt(struct session *s)
 		.timeout_ms = may_resume(s) ? DIAL_RESUME_TIMEOUT_MS : DIAL_TIMEOUT_MS,
 	};
 
-	watch_token(s, false);
-	set_state(s, SESSION_DIALLING);
+	if (!s->renewing)
+		set_state(s, SESSION_DIALLING);
 	if (egress_start(s->loop, s->cfg.egress, &target, on_dialled, s, &s->egress) < 0)
 		fail(s, SESSION_CONNECT, "out of memory", 0);
 }
@@ -489,6 +545,15 @@ static void on_transport_event(void *user, struct tp_event *ev)
 	}
 }
 
+static enum session_failure loss(const struct session *s, uint32_t reason, bool fatal)
+{
+	if (reason == TP_REASON_RELAY_STOPPED)
+		return SESSION_RELAY_STOPPED;
+	if (reason == TP_REASON_TOKEN_REVOKED)
+		return SESSION_TOKEN_REVOKED;
+	return fatal ? SESSION_PROTOCOL : SESSION_LOST;
+}
+
 static void on_transport_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
 	struct session *s = user;
@@ -502,9 +567,13 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 		s->lost_ms = loop_now_ms(s->loop);
 		s->lost_calls = tp_conn_streams(transport_conn(s->transport));
 	}
+	s->renewing = false;
 	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
-	fail_session(s, reason == TP_REASON_RELAY_STOPPED ? SESSION_RELAY_STOPPED : fatal ? SESSION_PROTOCOL : SESSION_LOST, text, 0, fatal);
+	fail_session(s, loss(s, reason, fatal), text, 0, fatal);
+	/* A new one is there already. */
+	if (is_token(s->status.failure) && file_watch_differs(&s->token_file))
+		session_poke(s);
 }
 
 static const struct transport_ops transport_callbacks = {
@@ -545,11 +614,13 @@ int session_new(struct loop *l, const struct session_config *cfg, const struct s
 		return r;
 	}
 	s->timer = event_new(loop_base(l), -1, 0, on_timer, s);
-	s->token_poll = event_new(loop_base(l), -1, EV_PERSIST, on_token_poll, s);
-	if (!s->timer || !s->token_poll) {
+	r = loop_every(l, TOKEN_POLL_MS, on_token_poll, s, &s->token_poll);
+	if (!s->timer || r < 0) {
 		session_free(s);
 		return -ENOMEM;
 	}
+	file_watch_add(&s->token_file, s->cfg.token_file);
+	file_watch_mark(&s->token_file);
 	replace_predecessor(s);
 	*ret = s;
 	return 0;
@@ -591,12 +662,18 @@ void session_stop(struct session *s, uint32_t reason, const char *detail)
 	CHECK_OBJ(s, SESSION_MAGIC);
 	close_attempt(s);
 	event_del(s->timer);
-	watch_token(s, false);
+	event_del(s->token_poll);
 	/* Else the relay is not told now, and waits for this session: the next process tells it. */
 	if (s->status.state == SESSION_ATTACHED)
 		session_file_remove(s->cfg.state);
 	set_state(s, SESSION_STOPPED);
 	transport_close(s->transport, reason, detail);
+}
+
+void session_set_tls(struct session *s, struct tls_context *tls)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	s->cfg.tls = tls;
 }
 
 struct transport *session_transport(const struct session *s)

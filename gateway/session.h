@@ -37,6 +37,7 @@ enum session_failure {
 	SESSION_LOST,           /* "connection-lost" */
 	SESSION_PROTOCOL,       /* "protocol-error" */
 	SESSION_RELAY_STOPPED,  /* "relay-stopped" */
+	SESSION_TOKEN_REVOKED,  /* "token-revoked": it was good before */
 };
 
 struct session_config {
@@ -84,8 +85,12 @@ void session_start(struct session *s);
 void session_drain(struct session *s, uint32_t reason, const char *detail);
 /* Closes in order, for good. */
 void session_stop(struct session *s, uint32_t reason, const char *detail);
-/* The token file may be new (SIGHUP): tries at once when a refused token was the trouble. */
+/* The token file may be new (SIGHUP): tries at once when the token was the trouble. While attached, a new token is given to the
+ * relay on a new connection to which the session then moves, calls and all; while that fails it stays where it is. The same
+ * happens without SIGHUP a few seconds after the file has changed. */
 void session_poke(struct session *s);
+/* For connections from now on. */
+void session_set_tls(struct session *s, struct tls_context *tls);
 
 struct transport *session_transport(const struct session *s);
 const struct session_status *session_status(const struct session *s);

@@ -511,6 +511,16 @@ static void on_probed(void *user, int take_fd, enum dial_error err, int error, c
 	probe_end(u, err == DIAL_OK, detail);
 }
 
+void upstream_set_tls(struct upstream *u, struct tls_context *tls)
+{
+	struct upstream_conn *k;
+
+	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	u->cfg.tls = tls;
+	while ((k = TAILQ_FIRST(&u->idle)))
+		conn_drop(k, false);
+}
+
 void upstream_probe(struct upstream *u)
 {
 	const struct dial_target target = target_of(u);

@@ -56,6 +56,9 @@ void upstream_call_pause(struct upstream_call *c, bool paused);
 /* Closes the connection at once, which is MCP's cancellation. No callback after this. */
 void upstream_call_cancel(struct upstream_call *c);
 
+/* For new connections; those that are kept are not used any more. */
+void upstream_set_tls(struct upstream *u, struct tls_context *tls);
+
 /* Opens a connection (with TLS, up to the end of the handshake) and closes it: news for upstream_health(). At most one at a time. */
 void upstream_probe(struct upstream *u);
 const struct upstream_health *upstream_health(const struct upstream *u);

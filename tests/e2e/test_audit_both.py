@@ -254,6 +254,7 @@ def test_life(both):
     pair.relay.reload()
     pair.relay.process.wait_line("stay as they were", 10, start)
     (pair.relay.state / "agents.old").rename(pair.relay.state / "agents")
+    pair.relay.reload_and_wait()
     pair.gateway.process.send_signal(1)
     pair.wait(pair.gateway_log, 1, "config.reload")
     pair.gateway.stop()
@@ -269,8 +270,8 @@ def test_life(both):
     assert life(pair.gateway_log)[:6] == [
         "gateway.start", "session.open", "config.reload", "session.close", "gateway.stop", "gateway.start"
     ]
-    assert life(pair.relay_log)[:5] == ["gateway.start", "session.open", "config.reload", "config.reload", "session.close"]
-    assert [r["priority"] for r in pair.events(pair.relay_log, "config.reload")] == ["5", "3"]
+    assert life(pair.relay_log)[:6] == ["gateway.start", "session.open", *["config.reload"] * 3, "session.close"]
+    assert [r["priority"] for r in pair.events(pair.relay_log, "config.reload")] == ["5", "3", "5"]
     closes = pair.events(pair.relay_log, "session.close")
     assert (closes[0]["mcp_reason"], closes[0]["priority"]) == ("gateway-stopped", "6")
     opened = [pair.events(log, "session.open")[0]["mcp_tunnel_session"] for log in (pair.relay_log, pair.gateway_log)]
