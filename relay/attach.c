@@ -302,7 +302,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 	if (!a->session[0]) {
 		/* One that was to carry on with a session: the line about its loss has been written. */
 		log_write(session_waits(a->relay, a->tunnel_id) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, NULL, 0,
-			  "tunnel %s: a connection ended before its session began: %s", a->tunnel_id, detail);
+			  "tunnel %s: a connection ended before its session began (%s): %s", a->tunnel_id, tp_reason_name(reason), detail);
 		attached_free(a);
 		return;
 	}
