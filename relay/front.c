@@ -1,82 +1,28 @@
 #include "relay/front.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <netdb.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "daemon/channel.h"
-#include "daemon/digest.h"
-#include "daemon/upgrade.h"
-#include "proto/mcp.h"
-#include "relay/answer.h"
 #include "relay/attach.h"
-#include "relay/call.h"
-#include "relay/records.h"
-
-#define FRONT_MAGIC 0x66726e74
+#include "relay/front_private.h"
 
 enum {
 	OPEN_TIMEOUT_MS = 10 * 1000, /* TLS handshake */
 	HEAD_TIMEOUT_MS = 10 * 1000, /* a request head, from its first byte */
 	IDLE_TIMEOUT_MS = 75 * 1000, /* between requests */
 	BODY_TIMEOUT_MS = 60 * 1000, /* without a byte of the body */
-	HELD_HEAD_BYTES = 4 * 1024, /* what a call that waits is counted for, besides the bytes behind its head */
 	LINGER_MS = 2 * 1000,
 	NOTSENT_LOWAT = 64 * 1024,
 	OUT_MAX = 64 * 1024,
 	EARLY_MAX = 256 * 1024, /* bytes behind the request that is being served; one read at most, then reading pauses */
-	DISCARD_MAX = 64 * 1024, /* of a refused body; larger ones are not read to their end */
-};
-
-enum front_state {
-	FRONT_IDLE,      /* nothing of a request has come */
-	FRONT_HEAD,      /* some of its head */
-	FRONT_HELD,      /* its head is read; it waits for the tunnel to be attached */
-	FRONT_BODY,      /* its body flows to a call */
-	FRONT_CALL,      /* complete; the answer is being made */
-	FRONT_REFUSING,  /* its body is read for its id and forgotten; then the answer */
-	FRONT_ANSWERED,  /* our own answer is in `out` */
-	FRONT_UPGRADING, /* the 101 is in `out` */
-	FRONT_CLOSING,
-};
-
-struct front {
-	unsigned magic;
-	struct relay *relay;
-	TAILQ_ENTRY(front) link;
-	struct channel *channel;
-	enum front_state state;
-	struct http1_reader reader;
-	struct buf out;   /* what we say ourselves: 100, 101, errors */
-	struct buf early; /* came while a request was being served */
-	struct call *call;
-	struct mcp_scan *scan; /* REFUSING: for the id */
-	struct answer refusal; /* REFUSING */
-	char refusal_detail[TP_DETAIL_MAX + 1];
-	char refusal_call[37];
-	size_t discarded;
-	bool head_only; /* the method is HEAD */
-	bool body_ended;
-	bool close_after; /* the connection ends with this answer */
-	bool paused;
-	uint64_t deadline_ms;
-	struct held held;
-	struct loop_task turn; /* after the answer has been pulled */
-	char tunnel_id[TUNNEL_ID_MAX + 1]; /* UPGRADING */
-	struct audit_hash hash;            /* UPGRADING: of the gateway's token */
-	uint8_t secret[SHA256_LEN];        /* hash of the agent's key or the gateway's token */
-	char agent_tunnel[TUNNEL_ID_MAX + 1]; /* whose key it is; empty: no key was needed */
-	char local[64]; /* the address that the agent connected to: one of our names; empty: not asked yet */
 };
 
 static void read_bytes(struct front *f, const uint8_t *p, size_t len);
 static void on_hold_expired(void *user);
 
-static void set_state(struct front *f, enum front_state state)
+void front_set_state(struct front *f, enum front_state state)
 {
 	static const uint64_t limits[] = {
 		[FRONT_IDLE] = IDLE_TIMEOUT_MS,	    [FRONT_HEAD] = HEAD_TIMEOUT_MS,	[FRONT_BODY] = BODY_TIMEOUT_MS,
@@ -97,11 +43,11 @@ static void front_gone(void *p)
 	free(f);
 }
 
-static void front_free(struct front *f)
+void front_free(struct front *f)
 {
 	if (f->state == FRONT_CLOSING)
 		return;
-	set_state(f, FRONT_CLOSING);
+	front_set_state(f, FRONT_CLOSING);
 	TAILQ_REMOVE(&f->relay->fronts, f, link);
 	hold_remove(&f->held);
 	f->call = call_free(f->call);
@@ -117,8 +63,7 @@ static void front_free(struct front *f)
 	loop_free_later(f->relay->loop, front_gone, f);
 }
 
-/* What has been written still goes out. An answer that was cut is seen to be, by its framing. */
-static void front_close(struct front *f)
+void front_close(struct front *f)
 {
 	if (f->channel)
 		channel_close(f->channel, LINGER_MS);
@@ -126,286 +71,12 @@ static void front_close(struct front *f)
 	front_free(f);
 }
 
-static void set_paused(struct front *f, bool paused)
+void front_set_paused(struct front *f, bool paused)
 {
 	if (f->paused == paused || !f->channel)
 		return;
 	f->paused = paused;
 	channel_pause(f->channel, paused);
-}
-
-/* ---- our own answers ---- */
-
-static void write_answer(struct front *f)
-{
-	struct answer a = f->refusal;
-
-	if (f->call)
-		a.id = call_rpc_id(f->call);
-	else if (f->scan)
-		a.id = mcp_scan_id(f->scan);
-	a.detail = f->refusal_detail;
-	a.call_id = f->refusal_call[0] ? f->refusal_call : NULL;
-	if (!f->body_ended)
-		f->close_after = true;
-	a.close = f->close_after;
-	a.head_only = f->head_only;
-	f->relay->counters.refused[MIN(a.reason, (uint32_t)ARRAY_LEN(f->relay->counters.refused) - 1)]++;
-	log_debug("answered %u (%s)%s%s", a.status, tp_reason_name(a.reason), a.call_id ? ", call " : "", a.call_id ? a.call_id : "");
-	if (answer_write(&f->out, &a) < 0) {
-		front_close(f);
-		return;
-	}
-	f->call = call_free(f->call);
-	f->scan = mcp_scan_free(f->scan);
-	set_state(f, FRONT_ANSWERED);
-	channel_want_write(f->channel);
-}
-
-/* Answers with an error: at once when the request is complete, else when its body has been read for the id. */
-static void refuse(struct front *f, unsigned status, const char *extra, uint32_t reason, const char *text, const char *detail)
-{
-	f->refusal = (struct answer){ .status = status, .extra = extra, .reason = reason, .text = text };
-	snprintf(f->refusal_detail, sizeof(f->refusal_detail), "%s", detail ? detail : "");
-	if (f->body_ended || f->reader.head.expect_continue) {
-		write_answer(f);
-		return;
-	}
-	if (f->reader.head.body == HTTP1_BODY_LENGTH && f->reader.head.content_length > DISCARD_MAX) {
-		write_answer(f);
-		return;
-	}
-	f->discarded = 0;
-	set_state(f, FRONT_REFUSING);
-	set_paused(f, false);
-}
-
-static void refuse_reason(struct front *f, uint32_t reason, const char *detail)
-{
-	const struct tp_reason_info *info = tp_reason_info(reason);
-	const char *extra = info->http_status == 503 ? "Retry-After: 2\r\n" : NULL;
-
-	if (f->call)
-		snprintf(f->refusal_call, sizeof(f->refusal_call), "%s", call_id(f->call));
-	refuse(f, info->http_status, extra, reason, NULL, detail);
-}
-
-/* ---- the call ---- */
-
-static void on_call_output(void *user)
-{
-	struct front *f = user;
-
-	CHECK_OBJ(f, FRONT_MAGIC);
-	if (f->channel)
-		channel_want_write(f->channel);
-}
-
-static void on_call_writable(void *user)
-{
-	struct front *f = user;
-
-	CHECK_OBJ(f, FRONT_MAGIC);
-	if (f->state == FRONT_BODY)
-		set_paused(f, false);
-}
-
-static void on_call_failed(void *user, uint32_t reason, const char *detail)
-{
-	struct front *f = user;
-
-	CHECK_OBJ(f, FRONT_MAGIC);
-	if (f->state == FRONT_BODY || f->state == FRONT_CALL)
-		refuse_reason(f, reason, detail);
-}
-
-static const struct call_handler call_callbacks = {
-	.on_output = on_call_output,
-	.on_writable = on_call_writable,
-	.on_failed = on_call_failed,
-};
-
-/* A call that no gateway has seen anything of, refused: the id of its message has still to be found. */
-static void deny(struct front *f, const struct request *q, const char *agent, const struct attached *a, uint32_t reason, const char *detail)
-{
-	records_denied(f->relay, q, &f->reader.head, agent, a, reason, detail);
-	if (mcp_scan_new(&f->scan) < 0)
-		f->scan = NULL;
-	refuse_reason(f, reason, detail);
-}
-
-static void start_call(struct front *f, const struct request *q, const char *agent)
-{
-	const struct http1_head *h = &f->reader.head;
-	const struct call_start start = {
-		.attached = attach_pick(f->relay, q->tunnel),
-		.head = h,
-		.request = q,
-		.agent = agent,
-		.agent_auth = relay_agent_auth(f->relay),
-		.end = h->body == HTTP1_BODY_NONE,
-	};
-	int r;
-
-	if (!start.attached) {
-		if (hold_add(f->relay->hold, &f->held, q->tunnel, sizeof(*f) + HELD_HEAD_BYTES)) {
-			set_state(f, FRONT_HELD);
-			set_paused(f, true);
-		} else {
-			deny(f, q, agent, NULL, TP_REASON_NOT_ATTACHED, NULL);
-		}
-		return;
-	}
-	if (h->body == HTTP1_BODY_LENGTH && h->content_length > f->relay->cfg->max_request_bytes) {
-		deny(f, q, agent, start.attached, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
-		return;
-	}
-	r = call_new(f->relay, &start, &call_callbacks, f, &f->call);
-	if (r == TP_REASON_AUDIT_UNAVAILABLE) {
-		refuse_reason(f, TP_REASON_AUDIT_UNAVAILABLE, "see the relay's log");
-		return;
-	}
-	if (r != 0) {
-		deny(f, q, agent, start.attached, r > 0 ? (uint32_t)r : TP_REASON_REFUSED, r > 0 ? NULL : "out of memory");
-		return;
-	}
-	if (h->expect_continue && !start.end && buf_add_str(&f->out, "HTTP/1.1 100 Continue\r\n\r\n") == 0)
-		channel_want_write(f->channel);
-	set_state(f, start.end ? FRONT_CALL : FRONT_BODY);
-}
-
-/* ---- requests ---- */
-
-static bool origin_allowed(const void *user, struct span origin)
-{
-	return relay_config_origin_allowed(user, origin);
-}
-
-/* Absent unless there is such a tunnel. */
-static struct span known_tunnel(const struct relay *r, struct span tunnel)
-{
-	return registry_has_tunnel(r->registry, tunnel) ? tunnel : (struct span){ NULL, 0 };
-}
-
-static void begin_upgrade(struct front *f, const struct request *q)
-{
-	const struct http1_head *h = &f->reader.head;
-	const char *bad, *tunnel;
-	char peer[128];
-	unsigned status;
-
-	f->relay->counters.gateway_connections++;
-	bad = upgrade_check_request(h, &status);
-	if (bad) {
-		f->close_after = true;
-		refuse(f, status, status == 426 ? "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" : NULL,
-		       TP_REASON_BAD_REQUEST, bad, NULL);
-		return;
-	}
-	tunnel = registry_check_token(f->relay->registry, q->key);
-	if (!tunnel || !span_is(http1_field_get(h, "Mcp-Tunnel", NULL), tunnel)) {
-		channel_peer(f->channel, peer, sizeof(peer));
-		f->relay->counters.gateway_refused++;
-		log_warning("a gateway at %s gave a token that is not valid", peer);
-		records_auth_failure(f->relay, known_tunnel(f->relay, http1_field_get(h, "Mcp-Tunnel", NULL)), peer,
-				     "a gateway gave a token that is not valid");
-		f->close_after = true;
-		refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST, "the token is not valid", NULL);
-		return;
-	}
-	if (f->relay->stopping) {
-		f->close_after = true;
-		refuse(f, 503, "Retry-After: 2\r\n", TP_REASON_RELAY_STOPPED, "the relay stops", NULL);
-		return;
-	}
-	snprintf(f->tunnel_id, sizeof(f->tunnel_id), "%s", tunnel);
-	if (digest_sha256(q->key.p, q->key.len, f->secret) < 0 || audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h) < 0) {
-		front_close(f);
-		return;
-	}
-	set_state(f, FRONT_UPGRADING);
-	channel_want_write(f->channel);
-}
-
-static const char *check_agent(const struct relay *r, const struct request *q)
-{
-	const char *agent = registry_check_agent(r->registry, q->tunnel, q->key);
-
-	if (agent)
-		return agent;
-	return r->cfg->agents_need_key || !registry_has_tunnel(r->registry, q->tunnel) ? NULL : "unknown";
-}
-
-static const char *local_name(struct front *f)
-{
-	static const char mapped[] = "::ffff:";
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof(ss);
-
-	if (f->local[0])
-		return f->local;
-	if (getsockname(channel_fd(f->channel), (struct sockaddr *)&ss, &len) < 0 || ss.ss_family == AF_UNIX ||
-	    getnameinfo((struct sockaddr *)&ss, len, f->local, sizeof(f->local), NULL, 0, NI_NUMERICHOST) != 0)
-		snprintf(f->local, sizeof(f->local), "unix");
-	/* A listener on [::] takes IPv4, too. */
-	if (strncmp(f->local, mapped, sizeof(mapped) - 1) == 0 && strchr(f->local, '.'))
-		memmove(f->local, f->local + sizeof(mapped) - 1, strlen(f->local) - (sizeof(mapped) - 1) + 1);
-	return f->local;
-}
-
-static void refuse_agent(struct front *f, const struct request *q)
-{
-	struct span tunnel = known_tunnel(f->relay, q->tunnel);
-	char peer[128];
-
-	channel_peer(f->channel, peer, sizeof(peer));
-	if (tunnel.p)
-		records_auth_failure(f->relay, tunnel, peer, q->key.p ? "an agent gave a key that is not valid" : "an agent gave no key");
-	refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST,
-	       "no key, or a wrong one: send Authorization: Bearer KEY", NULL);
-}
-
-static bool read_head(struct front *f, struct request *q, struct refusal *why)
-{
-	const struct relay *r = f->relay;
-
-	return request_check(&f->reader.head, &r->names, local_name(f), origin_allowed, r->cfg, q, why);
-}
-
-/* Whose call it is, to end it with the key. */
-static int keep_key(struct front *f, const struct request *q)
-{
-	f->agent_tunnel[0] = '\0';
-	if (!f->relay->cfg->agents_need_key)
-		return 0;
-	snprintf(f->agent_tunnel, sizeof(f->agent_tunnel), "%.*s", SPAN_FMT(q->tunnel));
-	return digest_sha256(q->key.p, q->key.len, f->secret);
-}
-
-/* What the head asks for: done, refused, or made to wait. */
-static void serve_head(struct front *f)
-{
-	struct request q;
-	struct refusal why;
-	const char *agent;
-
-	if (!read_head(f, &q, &why)) {
-		refuse(f, why.status, why.extra, why.reason, why.text, NULL);
-		return;
-	}
-	if (q.kind == REQUEST_ATTACH) {
-		begin_upgrade(f, &q);
-		return;
-	}
-	agent = check_agent(f->relay, &q);
-	if (!agent)
-		refuse_agent(f, &q);
-	else if (f->relay->stopping)
-		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
-	else if (keep_key(f, &q) < 0)
-		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "out of memory");
-	else
-		start_call(f, &q, agent);
 }
 
 static void on_head(struct front *f)
@@ -418,7 +89,7 @@ static void on_head(struct front *f)
 	f->close_after = !h->keep_alive || f->relay->stopping;
 	f->refusal_call[0] = '\0';
 	hold_renew(&f->held);
-	serve_head(f);
+	front_serve_head(f);
 }
 
 static void on_body(struct front *f, struct span data, bool end)
@@ -429,12 +100,12 @@ static void on_body(struct front *f, struct span data, bool end)
 	if (f->state == FRONT_BODY) {
 		reason = call_body(f->call, (const uint8_t *)data.p, data.len, end);
 		if (reason != TP_REASON_NONE && !call_has_begun(f->call)) {
-			refuse_reason(f, reason, reason == TP_REASON_TOO_LARGE ? "--max-request-bytes of the relay" : "out of memory");
+			front_refuse_reason(f, reason, reason == TP_REASON_TOO_LARGE ? "--max-request-bytes of the relay" : "out of memory");
 			return;
 		}
-		set_state(f, end ? FRONT_CALL : FRONT_BODY);
+		front_set_state(f, end ? FRONT_CALL : FRONT_BODY);
 		if (!end && !call_wants_body(f->call))
-			set_paused(f, true);
+			front_set_paused(f, true);
 	} else if (f->state == FRONT_REFUSING) {
 		f->discarded += data.len;
 		/* The call has failed; it still wants to know its id. */
@@ -442,8 +113,8 @@ static void on_body(struct front *f, struct span data, bool end)
 			(void)call_body(f->call, (const uint8_t *)data.p, data.len, end);
 		if (f->scan && mcp_scan_feed(f->scan, data.p, data.len) < 0)
 			f->scan = mcp_scan_free(f->scan);
-		if (end || f->discarded > DISCARD_MAX)
-			write_answer(f);
+		if (end || f->discarded > FRONT_DISCARD_MAX)
+			front_write_answer(f);
 	}
 }
 
@@ -458,7 +129,7 @@ static void on_bad(struct front *f, const struct http1_event *ev)
 	f->head_only = false;
 	if (!f->call)
 		f->refusal_call[0] = '\0';
-	refuse(f, ev->status, NULL, TP_REASON_BAD_REQUEST, ev->error, NULL);
+	front_refuse(f, ev->status, NULL, TP_REASON_BAD_REQUEST, ev->error, NULL);
 }
 
 static void on_reader_event(struct front *f, const struct http1_event *ev)
@@ -499,7 +170,7 @@ static void keep_early(struct front *f, const uint8_t *p, size_t len)
 		front_close(f);
 		return;
 	}
-	set_paused(f, true);
+	front_set_paused(f, true);
 	if (f->state == FRONT_HELD && !hold_add_bytes(&f->held, len))
 		on_hold_expired(f);
 }
@@ -511,7 +182,7 @@ static void read_bytes(struct front *f, const uint8_t *p, size_t len)
 
 	while (reads(f) && (len || ev.type != HTTP1_MORE)) {
 		if (f->state == FRONT_IDLE && len)
-			set_state(f, FRONT_HEAD);
+			front_set_state(f, FRONT_HEAD);
 		if (http1_read(&f->reader, p, len, &used, &ev) < 0) {
 			front_close(f);
 			return;
@@ -531,7 +202,7 @@ static void read_early(struct front *f)
 	struct buf early = f->early;
 
 	buf_init(&f->early, EARLY_MAX);
-	set_paused(f, false);
+	front_set_paused(f, false);
 	if (buf_len(&early))
 		read_bytes(f, buf_bytes(&early), buf_len(&early));
 	buf_done(&early);
@@ -545,7 +216,7 @@ static void next_request(struct front *f)
 	}
 	f->call = call_free(f->call);
 	http1_reader_next(&f->reader);
-	set_state(f, FRONT_IDLE);
+	front_set_state(f, FRONT_IDLE);
 	read_early(f);
 }
 
@@ -564,27 +235,18 @@ static void on_hold_attached(void *user)
 	struct front *f = user;
 
 	CHECK_OBJ(f, FRONT_MAGIC);
-	set_state(f, FRONT_HEAD);
-	serve_head(f);
+	front_set_state(f, FRONT_HEAD);
+	front_serve_head(f);
 	after_hold(f);
 }
 
 static void on_hold_expired(void *user)
 {
 	struct front *f = user;
-	struct request q = { 0 };
-	struct refusal why;
-	const char *agent = NULL;
 
 	CHECK_OBJ(f, FRONT_MAGIC);
-	set_state(f, FRONT_HEAD);
-	/* It was good when it began to wait; who it is may be gone since. */
-	if (read_head(f, &q, &why))
-		agent = check_agent(f->relay, &q);
-	if (f->relay->stopping)
-		deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
-	else
-		deny(f, &q, agent, NULL, TP_REASON_NOT_ATTACHED, NULL);
+	front_set_state(f, FRONT_HEAD);
+	front_serve_expired(f);
 	after_hold(f);
 }
 
@@ -600,7 +262,7 @@ static void finish_upgrade(struct front *f)
 	memcpy(tunnel_id, f->tunnel_id, sizeof(tunnel_id));
 	memcpy(secret, f->secret, sizeof(secret));
 	buf_init(&f->early, 0);
-	set_paused(f, false);
+	front_set_paused(f, false);
 	f->channel = NULL;
 	front_free(f);
 	attach_begin(r, c, tunnel_id, secret, &hash, buf_bytes(&early), buf_len(&early));
@@ -710,7 +372,7 @@ void front_new(struct relay *r, int take_fd, struct tls_context *tls)
 	}
 	r->counters.agent_connections++;
 	TAILQ_INSERT_TAIL(&r->fronts, f, link);
-	set_state(f, FRONT_IDLE);
+	front_set_state(f, FRONT_IDLE);
 }
 
 void front_revoke(struct relay *r)
@@ -767,7 +429,7 @@ void front_close_all(struct relay *r)
 	/* Answers that say why go out first; the rest of a refused body is not waited for. */
 	while ((f = TAILQ_FIRST(&r->fronts))) {
 		if (f->state == FRONT_REFUSING)
-			write_answer(f);
+			front_write_answer(f);
 		if (f->state != FRONT_CLOSING)
 			front_close(f);
 	}
