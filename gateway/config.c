@@ -109,6 +109,30 @@ static int finish_guard(struct config *c, struct gateway_config *cfg)
 	return 0;
 }
 
+static int finish_rule(struct config *c, struct rules *rules, enum rules_kind kind, enum rules_side side, const char *text)
+{
+	if (rules_add(rules, kind, side, text) == 0)
+		return 0;
+	return config_fail(c, rules_option(kind, side), text,
+			   kind == RULES_SCHEME ?
+				   "is not a pattern of a URI's scheme; give what is before the colon, such as file or git*" :
+				   "is not a pattern to use here; give at most 128 bytes of text, * for any characters, ? for one");
+}
+
+static int finish_rules(struct config *c, struct gateway_config *cfg)
+{
+	int r = 0;
+
+	for (enum rules_kind kind = 0; kind < RULES_KIND_N; kind++)
+		for (enum rules_side side = 0; side < RULES_SIDE_N; side++) {
+			const struct config_list *list = &cfg->rule_texts[kind][side];
+
+			for (size_t i = 0; r == 0 && i < list->n; i++)
+				r = finish_rule(c, &cfg->rules, kind, side, list->items[i].text);
+		}
+	return r;
+}
+
 static int finish_proxy(struct config *c, struct gateway_config *cfg)
 {
 	char why[CONFIG_ERROR_MAX];
@@ -133,6 +157,8 @@ static int finish(struct config *c, void *target)
 		r = finish_tls(c, cfg);
 	if (r == 0)
 		r = finish_guard(c, cfg);
+	if (r == 0)
+		r = finish_rules(c, cfg);
 	if (r == 0)
 		r = finish_proxy(c, cfg);
 	if (r == 0)

@@ -8,6 +8,7 @@
 #include "daemon/tls.h"
 #include "daemon/url.h"
 #include "gateway/guard.h"
+#include "gateway/rules.h"
 
 enum { GATEWAY_RELAYS_MAX = 8, GATEWAY_PATH_MAX = 4096 };
 
@@ -32,6 +33,7 @@ struct gateway_config {
 	uint64_t max_response_bytes; /* 0: no limit */
 	unsigned max_streams;
 	uint64_t call_timeout_ms; /* 0: none */
+	struct config_list rule_texts[RULES_KIND_N][RULES_SIDE_N];
 	struct audit_options audit;
 	char *state_dir;
 	char *health_listen;
@@ -46,6 +48,7 @@ struct gateway_config {
 	struct egress_config egress;
 	char state_path[GATEWAY_PATH_MAX]; /* state_dir, or of $STATE_DIRECTORY; empty: none */
 	struct guard guard;
+	struct rules rules;
 	const char *health_addr;  /* into health_listen; NULL: none */
 	enum log_level log_level;
 };

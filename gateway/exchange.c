@@ -9,6 +9,9 @@
 #include "proto/http1.h"
 
 #define EXCHANGE_MAGIC 0x65786368
+#define DENIED_BY "denied by "
+
+enum { DETAIL_MAX = sizeof(DENIED_BY) - 1 + POLICY_DETAIL_MAX }; /* for the agent */
 
 /* What is needed until the request goes out, and not a byte longer: thousands of idle GET streams stay open. */
 struct exchange_request {
@@ -314,21 +317,23 @@ static int request_new(struct exchange *e, const struct tp_event *ev)
 	return r < 0 ? r : write_head(e, ev);
 }
 
-/* Judges one message. */
-static uint32_t check_message(const struct exchange *e, const struct mcp_view *view, char detail[POLICY_DETAIL_MAX])
+/* Judges one message; rule is what it breaks. */
+static uint32_t check_message(const struct exchange *e, const struct mcp_view *view, char rule[POLICY_DETAIL_MAX])
 {
 	const char *bad = mcp_scan_bad(e->request->scan);
+	uint32_t reason;
 
 	if (bad) {
-		snprintf(detail, POLICY_DETAIL_MAX, "the body is not a JSON-RPC message: %s", bad);
+		snprintf(rule, POLICY_DETAIL_MAX, "the body is not a JSON-RPC message: %s", bad);
 		return TP_REASON_BAD_REQUEST;
 	}
 	if (view->kind == MCP_NOT_JSONRPC) {
 		/* A lenient server might still take it for a call, and no record could say which. */
-		snprintf(detail, POLICY_DETAIL_MAX, "the body is not a JSON-RPC 2.0 message");
+		snprintf(rule, POLICY_DETAIL_MAX, "the body is not a JSON-RPC 2.0 message");
 		return TP_REASON_BAD_REQUEST;
 	}
-	return policy_check_message(&e->request->mirror, view, detail);
+	reason = policy_check_message(&e->request->mirror, view, rule);
+	return reason == TP_REASON_NONE ? policy_check_rules(&e->x->policy, view, rule) : reason;
 }
 
 /* The i-th message of the body; a body that is no batch is its only one. */
@@ -341,8 +346,9 @@ static void message_at(const struct exchange *e, const struct mcp_view *body, si
 }
 
 /* Judges the complete body, message by message where it is a batch. TP_REASON_NONE: it may pass. */
-static uint32_t judge_body(struct exchange *e, char detail[POLICY_DETAIL_MAX])
+static uint32_t judge_body(struct exchange *e, char detail[DETAIL_MAX])
 {
+	char rule[POLICY_DETAIL_MAX] = "";
 	struct exchange_request *q = e->request;
 	uint32_t reason = TP_REASON_NONE;
 	struct mcp_view body, view;
@@ -352,10 +358,11 @@ static uint32_t judge_body(struct exchange *e, char detail[POLICY_DETAIL_MAX])
 	n = body.kind == MCP_BATCH ? mcp_scan_count(q->scan) : 1;
 	for (size_t i = 0; i < n && reason == TP_REASON_NONE; i++) {
 		message_at(e, &body, i, &view);
-		reason = check_message(e, &view, detail);
+		reason = check_message(e, &view, rule);
 		if (reason != TP_REASON_NONE)
-			audit_calls_denied(e->audit, &view, &q->body, reason, detail);
+			audit_calls_denied(e->audit, &view, &q->body, reason, rule);
 	}
+	snprintf(detail, DETAIL_MAX, "%s%s", reason == TP_REASON_POLICY ? DENIED_BY : "", rule);
 	return reason;
 }
 
@@ -388,7 +395,7 @@ static void on_recorded(void *user, int r)
 /* COLLECT -> RECORDING; what is no call is sent at once. */
 static void request_complete(struct exchange *e)
 {
-	char detail[POLICY_DETAIL_MAX] = "";
+	char detail[DETAIL_MAX];
 	uint32_t reason;
 	int r = AUDIT_AT_ONCE;
 

@@ -373,6 +373,7 @@ static void make_exchanges(struct gateway *g)
 	g->exchanges.hash = &g->records.hash;
 	g->exchanges.where = &g->records.where;
 	g->exchanges.policy.allow_query = cfg->allow_query;
+	g->exchanges.policy.rules = &cfg->rules;
 	g->exchanges.authority = cfg->mcp_server.authority;
 	g->exchanges.target = cfg->mcp_server.target;
 	g->exchanges.upstream_name = g->upstream_name;

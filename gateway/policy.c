@@ -166,3 +166,9 @@ uint32_t policy_check_message(const struct policy_mirror *m, const struct mcp_vi
 		return refuse(detail, TP_REASON_HEADER_MISMATCH, "MCP-Protocol-Version is not the version in the body", none);
 	return TP_REASON_NONE;
 }
+
+uint32_t policy_check_rules(const struct policy_config *cfg, const struct mcp_view *view, char rule[POLICY_DETAIL_MAX])
+{
+	_Static_assert((int)RULES_TEXT_MAX <= (int)POLICY_DETAIL_MAX, "a rule is told whole");
+	return !cfg->rules || rules_allow(cfg->rules, view, rule) ? TP_REASON_NONE : TP_REASON_POLICY;
+}

@@ -3,14 +3,16 @@
 #pragma once
 
 #include "base/buf.h"
+#include "gateway/rules.h"
 #include "proto/mcp.h"
 #include "proto/tunnel.h"
 
 struct policy_config {
 	bool allow_query;
+	const struct rules *rules; /* NULL: none */
 };
 
-enum { POLICY_DETAIL_MAX = 160, POLICY_QUERY_MAX = 4096 };
+enum { POLICY_DETAIL_MAX = 224, POLICY_QUERY_MAX = 4096 };
 
 /* TP_REASON_NONE: may go on. Otherwise detail says what is wrong, for people. */
 uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
@@ -28,6 +30,9 @@ void policy_mirror_done(struct policy_mirror *m);
 
 /* TP_REASON_NONE or TP_REASON_HEADER_MISMATCH. */
 uint32_t policy_check_message(const struct policy_mirror *m, const struct mcp_view *view, char detail[POLICY_DETAIL_MAX]);
+
+/* TP_REASON_NONE, or TP_REASON_POLICY and the rule that the message is denied by. */
+uint32_t policy_check_rules(const struct policy_config *cfg, const struct mcp_view *view, char rule[POLICY_DETAIL_MAX]);
 
 /* Whether a request field may go to the MCP server: end-to-end, not about routing, not the tunnel's own. Servers that know names as
  * environment variables cannot tell '_' from '-', so it is neither here. */

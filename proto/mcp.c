@@ -513,6 +513,11 @@ struct span mcp_scan_id(const struct mcp_scan *s)
 	return s->batch ? (struct span){ 0 } : text_of(s, &s->message, ID);
 }
 
+bool mcp_text_ok(struct span s)
+{
+	return json_utf8_valid(s);
+}
+
 static bool is_plain_field(struct span s)
 {
 	for (size_t i = 0; i < s.len; i++)

@@ -61,5 +61,8 @@ void mcp_scan_message(const struct mcp_scan *s, size_t index, struct mcp_view *r
 /* The id of the message if it has been seen so far, also before the end and in a bad body; absent otherwise. */
 struct span mcp_scan_id(const struct mcp_scan *s);
 
+/* Whether a name of a message can be like that: it is UTF-8 (RFC 3629). */
+bool mcp_text_ok(struct span s);
+
 /* Decodes Mcp-Name / Mcp-Param header text: plain, or =?base64?...?= (2026-07-28). 0, -EINVAL, -ENOMEM, -ENOBUFS. */
 int mcp_header_decode(struct span value, struct buf *out);

@@ -233,3 +233,11 @@ def test_version_and_help(installed, name):
     assert status == 0 and re.fullmatch(rf"{name} \d+\.\d+\S*\n", out) and not err
     status, out, err = run([installed[name], "--help"])
     assert status == 0 and "--log-level" in out and not err
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("deny-tool", ""), ("allow-tool", "x" * 129), ("deny-method", "a\nb"), ("deny-resource-scheme", "File://")],
+)
+def test_pattern_that_is_none(gateway, token_file, option, value):
+    check(gateway(f"--{option}", value, token_file=token_file()), f"--{option}", "not a pattern|empty|is not")

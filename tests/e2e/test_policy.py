@@ -1,0 +1,166 @@
+"""What the operator allows and denies holds at the gateway, whatever way a call is written down in."""
+
+import json
+import re
+
+import pytest
+
+from lib.procs import wait_until
+from lib.rawhttp import JSON_HEADERS, rpc
+from lib.records import exchange
+
+
+def records(gateway):
+    lines = [json.loads(line) for line in gateway.audit.read_text().splitlines()]
+    return [record for record in lines if record["mcp_event"].startswith("call.")]
+
+
+@pytest.fixture
+def guarded(relay_pair, raw_control, fresh_key):
+    """guarded(*options): (gateway, post); post(body, *headers) gives the answer, and what reached the server."""
+
+    def start(*options):
+        _, gateway, endpoint = relay_pair(gateway_options=options)
+
+        def post(body, *headers):
+            key = fresh_key()
+            raw_control("release", key)
+            pairs = JSON_HEADERS + [("X-Case", "wait-then-echo"), ("X-Key", key), *headers]
+            answer = exchange(endpoint, "POST", pairs, body)
+            return answer, raw_control("seen", key)
+
+        return gateway, post
+
+    return start
+
+
+def tool(name, ident="id-7"):
+    return rpc("tools/call", {"name": name, "arguments": {"a": 1}}, ident)
+
+
+def check_denied(post, gateway, body, rule, *headers):
+    """403 with the request's id and the rule, nothing at the server, one record that says the same."""
+    before = len(records(gateway))
+    answer, seen = post(body, *headers)
+    error = answer.json()["error"]
+    assert (answer.status, error["code"], seen) == (403, -32002, []), answer.body
+    assert (error["data"]["reason"], error["data"]["executed"]) == ("policy", "no")
+    assert f"denied by {rule};" in error["message"]
+    made = records(gateway)[before:]
+    assert [(r["mcp_event"], r["mcp_decision"], r["mcp_reason"]) for r in made] == [("call.denied", "deny", "policy")]
+    assert made[0]["mcp_rule"] == rule
+    return answer.json(), made[0]
+
+
+def check_passes(post, body):
+    answer, seen = post(body)
+    assert answer.status == 200 and seen, (answer.status, answer.body)
+
+
+def test_denied_tool(guarded):
+    gateway, post = guarded("--deny-tool", "rm*", "--deny-tool", "x")
+    answer, record = check_denied(post, gateway, tool("rmdir"), '--deny-tool "rm*"')
+    assert answer["id"] == "id-7"
+    assert (record["mcp_method"], record["mcp_tool"], record["mcp_jsonrpc_id"]) == ("tools/call", "rmdir", '"id-7"')
+    assert record["mcp_agent_id"] == "own-agent" and record["mcp_args_hash"]
+    assert check_denied(post, gateway, tool("rm", 42), '--deny-tool "rm*"')[0]["id"] == 42
+    check_passes(post, tool("ls"))
+    assert [r["mcp_event"] for r in records(gateway)][2] == "call.request"
+    assert "mcp_rule" not in records(gateway)[2]
+
+
+def test_closed_once_a_tool_is_allowed(guarded):
+    gateway, post = guarded("--allow-tool", "get-*", "--allow-tool", "rm", "--deny-tool", "get-secret")
+    check_passes(post, tool("get-sum"))
+    check_passes(post, tool("rm"))
+    check_denied(post, gateway, tool("echo"), "--allow-tool: no pattern matches")
+    check_denied(post, gateway, tool("get-secret"), '--deny-tool "get-secret"')
+    # What a session needs, and what is of another kind, is none of their business.
+    for method in ("initialize", "ping", "tools/list", "logging/setLevel", "server/discover"):
+        check_passes(post, rpc(method, {}, 1))
+    check_passes(post, b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
+    check_passes(post, rpc("prompts/get", {"name": "rm-rf"}, 1))
+
+
+WAYS = {
+    "escaped-method": rb'{"jsonrpc":"2.0","id":"id-7","m\u0065thod":"tools\/c\u0061ll","params":{"name":"rm"}}',
+    "escaped-name": rb'{"jsonrpc":"2.0","id":"id-7","method":"tools/call","params":{"n\u0061me":"r\u006d"}}',
+    "escaped-params": rb'{"jsonrpc":"2.0","id":"id-7","method":"tools/call","p\u0061rams":{"name":"rm"}}',
+    "params-first": b'{"params":{"name":"rm"},"method":"tools/call","id":"id-7","jsonrpc":"2.0"}',
+    "white-space": b' \r\n{ "jsonrpc" : "2.0", "id":"id-7", "method"\t:"tools/call","params":{ "name" :\n"rm" } } ',
+    "arguments-that-look-like-it": b'{"jsonrpc":"2.0","id":"id-7","method":"tools/call","params":'
+    b'{"arguments":{"name":"ls"},"name":"rm","_meta":{"name":"ls"}},"name":"ls"}',
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_however_it_is_written(guarded, way):
+    gateway, post = guarded("--deny-tool", "rm")
+    answer, _ = check_denied(post, gateway, WAYS[way], '--deny-tool "rm"')
+    assert answer["id"] == "id-7"
+
+
+def test_no_header_decides(guarded):
+    """A header that says otherwise does not get a call through, nor does one that says the same."""
+    gateway, post = guarded("--deny-tool", "rm")
+    check_denied(post, gateway, tool("rm"), '--deny-tool "rm"', ("Mcp-Name", "rm"), ("Mcp-Method", "tools/call"))
+    answer, seen = post(tool("rm"), ("Mcp-Name", "ls"))
+    assert (answer.status, answer.json()["error"]["code"], seen) == (400, -32020, [])
+
+
+@pytest.mark.parametrize("params", ['{"name":7}', '{"name":["ls"]}', "{}", '["ls"]', '{"Name":"ls"}'])
+def test_name_that_cannot_be_told(guarded, params):
+    gateway, post = guarded("--deny-tool", "rm")
+    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % params.encode()
+    check_denied(post, gateway, body, "--deny-tool: the message does not say which")
+
+
+def test_batch_with_one_denied_message(guarded):
+    """The batch is refused whole; the record tells which message it was."""
+    gateway, post = guarded("--deny-tool", "rm")
+    both = b"[" + tool("ls", 1) + b"," + tool("rm", 2) + b"]"
+    _, record = check_denied(post, gateway, both, '--deny-tool "rm"')
+    assert (record["mcp_tool"], record["mcp_jsonrpc_id"]) == ("rm", "2")
+    check_passes(post, b"[" + tool("ls", 1) + b"," + tool("cat", 2) + b"]")
+
+
+def test_prompts_resources_and_methods(guarded):
+    gateway, post = guarded(
+        "--deny-prompt", "p?", "--allow-resource-scheme", "docs", "--deny-method", "completion/*", "--deny-method", "x"
+    )
+    check_denied(post, gateway, rpc("prompts/get", {"name": "p1"}, 1), '--deny-prompt "p?"')
+    check_passes(post, rpc("prompts/get", {"name": "p12"}, 1))
+    read = "--allow-resource-scheme: no pattern matches"
+    check_denied(post, gateway, rpc("resources/read", {"uri": "file:///etc/passwd"}, 1), read)
+    check_denied(post, gateway, rpc("resources/subscribe", {"uri": "FILE:///x"}, 1), read)
+    unsaid = "--allow-resource-scheme: the message does not say which"
+    check_denied(post, gateway, rpc("resources/read", {"uri": " docs://x"}, 1), unsaid)
+    check_passes(post, rpc("resources/read", {"uri": "Docs://x"}, 1))
+    check_passes(post, rpc("resources/list", {}, 1))
+    check_denied(post, gateway, rpc("completion/complete", {}, 1), '--deny-method "completion/*"')
+    check_passes(post, tool("rm"))
+
+
+def test_closed_once_a_method_is_allowed(guarded):
+    gateway, post = guarded("--allow-method", "tools/*")
+    check_passes(post, tool("rm"))
+    check_denied(post, gateway, rpc("initialize", {}, 1), "--allow-method: no pattern matches")
+    notification = b'{"jsonrpc":"2.0","method":"notifications/cancelled"}'
+    check_denied(post, gateway, notification, "--allow-method: no pattern matches")
+
+
+@pytest.mark.parametrize("client, era", [("ts2", "legacy"), ("py2", "legacy"), ("ts1", "legacy")])
+def test_sdk_client(relay_pair, servers, drivers, client, era):
+    """A client made with an official SDK hears why, and its session goes on."""
+    _, gateway, endpoint = relay_pair(
+        gateway_options=("--allow-tool", "check_*", "--allow-tool", "echo", "--deny-tool", "check_secret"),
+        upstream=servers.url("stock"),
+    )
+    calls = [["check_stock", {"sku": "A-1"}], ["blob", {"size": 10}], ["check_secret", {}], ["echo", {"text": "on"}]]
+    results = drivers[client].run(endpoint, "call", calls=calls, era=era)
+    assert "1200" in str(results[0]["result"]) and "on" in str(results[3]["result"])
+    assert "denied by --allow-tool: no pattern matches" in re.sub(r"\\+", "", results[1]["error"]["message"])
+    assert 'denied by --deny-tool "check_secret"' in re.sub(r"\\+", "", results[2]["error"]["message"])
+    wait_until(lambda: len([r for r in records(gateway) if r.get("mcp_tool")]) == 6, 5, "the records of four calls")
+    denied = [r["mcp_tool"] for r in records(gateway) if r["mcp_event"] == "call.denied"]
+    assert denied == ["blob", "check_secret"]
