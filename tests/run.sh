@@ -65,7 +65,7 @@ needs() {
 		echo jq:jq iproute2:ip nftables:nft
 	fi
 	if wanted e2e; then
-		echo tinyproxy-bin:tinyproxy haproxy:haproxy
+		echo tinyproxy-bin:tinyproxy haproxy:haproxy nmap:nmap
 		python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 		node_is_new_enough || echo nodejs npm
 	fi
