@@ -13,8 +13,8 @@ enum {
 	MARKS = 24,
 	MARKS_A_SETTLE = 8,
 	ROUND_US = 1000000, /* a thread is asked for that long at once */
-	TRIES = 3,
-	AGAIN_US = 50000,
+	TRIES = 4,
+	AGAIN_US = 50000, /* before the second try; twice as long before each further one */
 	DIRECTORY_MAX = 4096,
 	CHAIN_ID_LEN = 32,
 	FIRST_MS = 1500,
@@ -99,8 +99,14 @@ static bool lacks_some(const struct check *c, const struct audit_read_scan *s)
 	return (s->missing || s->complete) && !is_whole(c, s);
 }
 
-/* While journald turns to a new file, a reader may find neither name of the old one: what is missing is looked for
- * again. */
+static void wait_unless_stopped(const struct check *c, unsigned us)
+{
+	for (; us >= AGAIN_US && !atomic_load(&c->stop); us -= AGAIN_US)
+		usleep(AGAIN_US);
+}
+
+/* While journald turns to a new file, a reader may find neither name of the old one; on a busy machine that takes a
+ * while: what is missing is looked for again. */
 static int scan(struct check *c, const char *directory, struct audit_read_pos *pos, struct audit_read_scan *s)
 {
 	struct audit_read_pos before = { 0 };
@@ -109,7 +115,7 @@ static int scan(struct check *c, const char *directory, struct audit_read_pos *p
 	if (r == 0)
 		r = scan_once(c, directory, pos, s);
 	for (int i = 1; i < TRIES && r == 0 && lacks_some(c, s) && !atomic_load(&c->stop); i++) {
-		usleep(AGAIN_US);
+		wait_unless_stopped(c, (unsigned)AGAIN_US << (i - 1));
 		r = audit_read_pos_copy(pos, &before);
 		if (r == 0)
 			r = scan_once(c, directory, pos, s);

@@ -99,7 +99,7 @@ void setup_watch(bool need_disk, uint64_t every_ms)
 		.every_ms = every_ms,
 		.retry_ms = 50,
 		.settle_ms = 10,
-		.stuck_ms = 1000,
+		.stuck_ms = 2500,
 	};
 
 	ck_assert_int_eq(audit_watch_new(loop, worker, &cfg, &watch), 0);
