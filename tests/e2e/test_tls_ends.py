@@ -192,3 +192,76 @@ def test_name_that_leads_outside_is_refused(relay_pair, servers):
     gateway.process.wait_line(r"MCP server: upstream-unreachable: no address of localhost is allowed")
     gateway.process.wait_line("connected to ")
     assert post(endpoint).status == 502
+
+
+# ---- certificates that are replaced while the gateway runs ----
+
+
+def replace(path, *sources):
+    """At once, as the tools that renew certificates do."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(b"".join(pathlib.Path(source).read_bytes() for source in sources))
+    fresh.replace(path)
+
+
+def read_again(gateway, whose, change):
+    start = gateway.process.mark()
+    change()
+    gateway.process.wait_line(rf"TLS to the {whose}: certificates read again", 10, start)
+
+
+def test_new_ca_file_for_the_server(relay_pair, haproxy, servers, certs, tmp_path):
+    """Kept connections of the old trust are not used any more; the session stays."""
+    trusted = haproxy(target_of(servers.url("raw")), certs.server)
+    ca = tmp_path / "ca.pem"
+    replace(ca, certs.ca.cert)
+    _, gateway, endpoint = relay_pair(upstream=f"https://localhost:{trusted}/mcp", gateway_options=["--upstream-ca-file", str(ca)])
+    assert post(endpoint).status == 200
+    read_again(gateway, "MCP server", lambda: replace(ca, certs.other_ca.cert))
+    answer = post(endpoint)
+    assert (answer.status, answer.json()["error"]["data"]["reason"]) == (502, "upstream-unreachable")
+    read_again(gateway, "MCP server", lambda: replace(ca, certs.other_ca.cert, certs.ca.cert))
+    assert post(endpoint).status == 200
+    assert gateway.process.count("connected to ") == 1
+
+
+def test_new_client_certificate_for_the_server(relay_pair, haproxy, servers, certs, client, tmp_path):
+    """One of another authority is refused by the server; the right one is taken without a restart."""
+    port = haproxy(target_of(servers.url("raw")), certs.server, certs.ca.cert)
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+    stranger = certs.other_ca.issue("stranger", san="DNS:client.example")
+    replace(cert, stranger[0])
+    replace(key, stranger[1])
+    _, gateway, endpoint = relay_pair(
+        upstream=f"https://localhost:{port}/mcp",
+        gateway_options=["--upstream-ca-file", str(certs.ca.cert), "--upstream-client-cert", str(cert), "--upstream-client-key", str(key)],
+        wait_ready=False,
+    )
+    gateway.process.wait_line("connected to ")
+    assert post(endpoint).status == 502
+    read_again(gateway, "MCP server", lambda: (replace(cert, client[0]), replace(key, client[1])))
+    assert post(endpoint).status == 200
+    start = gateway.process.mark()
+    replace(key, stranger[1])
+    gateway.process.wait_line("TLS to the MCP server: certificates stay as they were: .*client.key", 10, start)
+    assert post(endpoint).status == 200
+
+
+def test_new_client_certificate_for_the_relay(relay_pair, haproxy, certs, client, tmp_path):
+    """Refused at first, and in when its file has been replaced: nobody restarts anything."""
+    relay, gateway, endpoint = relay_pair(control_plane="wss://localhost:1/v1/tunnel", wait_ready=False)
+    port = haproxy(target_of(relay.control_plane) + f" ssl verify required ca-file {certs.ca.cert} sni str(localhost) "
+                   "verifyhost localhost", certs.server, certs.ca.cert, host=False)
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+    stranger = certs.other_ca.issue("stranger-relay", san="DNS:client.example")
+    replace(cert, stranger[0])
+    replace(key, stranger[1])
+    gateway.stop()
+    gateway.argv[gateway.argv.index("wss://localhost:1/v1/tunnel")] = f"wss://localhost:{port}/v1/tunnel"
+    gateway.argv += ["--client-cert", str(cert), "--client-key", str(key)]
+    gateway.start(wait_ready=False)
+    gateway.process.wait_line(r"tls-failed")
+    read_again(gateway, "relay", lambda: (replace(cert, client[0]), replace(key, client[1])))
+    gateway.wait_ready(timeout=40)
+    assert post(endpoint).status == 200

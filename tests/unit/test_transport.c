@@ -493,6 +493,27 @@ START_TEST(takes_over_from_a_connection_that_seems_alive)
 }
 END_TEST
 
+/* On the gateway's own wish, again and again: nobody is told of a loss, and nothing is lost. */
+START_TEST(moves_to_another_connection)
+{
+	struct stream *st;
+
+	start();
+	st = call(BODY_MAX);
+	for (unsigned i = 0; i < 5; i++) {
+		size_t received = st->received;
+
+		run_until(st->received > received + 20000 || whole(st));
+		reconnect();
+		run_until(gw.attached == i + 2 && rl.attached == i + 2);
+	}
+	run_until(whole(st));
+	ck_assert_uint_eq(gw.lost, 0);
+	ck_assert_uint_eq(gw.resumed, 5);
+	ck_assert_uint_eq(gw.n_streams, 1);
+}
+END_TEST
+
 START_TEST(cut_again_and_again)
 {
 	struct stream *st;
@@ -734,7 +755,7 @@ END_TEST
 
 UNIT_MAIN("transport", FIXTURE ADD(attaches) ADD(tries_again_before_long) ADD(there_and_back) ADD(several_at_once) ADD(early_bytes)
 	  ADD(resumes_when_the_gateway_s_side_is_cut) ADD(resumes_when_the_relay_s_side_is_cut) ADD(resumes_after_a_half_close)
-	  ADD(takes_over_from_a_connection_that_seems_alive) ADD(cut_again_and_again) ADD(closing_says_why)
+	  ADD(takes_over_from_a_connection_that_seems_alive) ADD(moves_to_another_connection) ADD(cut_again_and_again) ADD(closing_says_why)
 	  ADD(the_relay_closing_says_why) ADD(closing_flushes) ADD(abandoning_ends_the_streams_first)
 	  ADD(a_session_that_is_not_known_any_more) ADD(stays_alive_while_both_live) ADD(silence_is_death)
 	  ADD(a_peer_that_never_greets) ADD(rubbish_from_the_peer) ADD(freed_from_on_lost) ADD(freed_from_on_event)
