@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "daemon/loop.h"
+#include "daemon/openmetrics.h"
 #include "daemon/url.h"
 #include "proto/budget.h"
 
@@ -30,6 +31,7 @@ struct health {
 
 static const char type_json[] = "application/json";
 static const char type_text[] = "text/plain; charset=utf-8";
+static const char type_metrics_text[] = "text/plain; version=0.0.4; charset=utf-8";
 static const char type_metrics[] = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 static void send_body(struct evhttp_request *req, int status, const char *phrase, const char *type, struct span body)
@@ -70,19 +72,30 @@ static void answer_ready(struct health *h, struct evhttp_request *req)
 	buf_done(&body);
 }
 
+/* Prometheus itself names both and takes what it is given. */
+static bool wants_plain_metrics(struct evhttp_request *req)
+{
+	const char *accept = evhttp_find_header(evhttp_request_get_input_headers(req), "Accept");
+
+	return accept && strstr(accept, "text/plain") && !strstr(accept, "openmetrics");
+}
+
 static void answer_metrics(struct health *h, struct evhttp_request *req)
 {
-	struct buf body;
+	bool plain = wants_plain_metrics(req);
+	struct buf body, text;
 	int r;
 
 	buf_init(&body, HEALTH_BODY_MAX);
+	buf_init(&text, HEALTH_BODY_MAX);
 	r = h->ops->metrics(h->user, &body);
 	if (r == 0)
-		r = buf_add_str(&body, "# EOF\n");
+		r = plain ? openmetrics_to_text(&text, buf_span(&body)) : buf_add_str(&body, "# EOF\n");
 	if (r == 0)
-		send_body(req, 200, "OK", type_metrics, buf_span(&body));
+		send_body(req, 200, "OK", plain ? type_metrics_text : type_metrics, buf_span(plain ? &text : &body));
 	else
 		send_error(req, 500, "the metrics do not fit");
+	buf_done(&text);
 	buf_done(&body);
 }
 

@@ -1,5 +1,6 @@
 /* Health and metrics over plain HTTP (evhttp), for probes and scrapers on the same machine: /healthz (the loop turns),
- * /readyz (a call would get through now), /metrics (OpenMetrics). GET and HEAD only; everything else is a JSON error.
+ * /readyz (a call would get through now), /metrics (OpenMetrics; for a reader that
+ * asks for text/plain alone, Prometheus' older format). GET and HEAD only; everything else is a JSON error.
  *
  * POST /audit/canary with the header Mcp-Tunnel-Nonce asks for an audit record with that nonce (`mcp-tunnel-audit
  * canary`). Web pages are refused (Origin), and so is more than one a second.

@@ -23,3 +23,26 @@ int openmetrics_add(struct buf *out, const char *prefix, const struct openmetric
 
 /* A counter with the label `reason`: counts[code] for each code of proto/reasons.def below n. */
 int openmetrics_by_reason(struct buf *out, const char *prefix, const char *name, const char *help, const uint64_t *counts, size_t n);
+
+/* A counter with one label: counts[i] for names[i]; NULL names are left out. */
+int openmetrics_by_name(struct buf *out, const char *prefix, const char *name, const char *help, const char *label,
+			const char *const *names, const uint64_t *counts, size_t n);
+
+/* A counter with the label `outcome`, out of the counts by reason: complete, not-executed (safe to try again), maybe-executed. */
+int openmetrics_by_outcome(struct buf *out, const char *prefix, const char *name, const char *help, const uint64_t *counts, size_t n);
+
+/* A distribution of times, over bounds that never change: from 100 us to 5 minutes, and what took longer. */
+enum { OPENMETRICS_BUCKETS = 20 };
+struct openmetrics_times {
+	uint64_t counts[OPENMETRICS_BUCKETS];
+	uint64_t sum_us;
+};
+void openmetrics_observe(struct openmetrics_times *t, uint64_t us);
+/* A histogram; name ends in _seconds. */
+int openmetrics_histogram(struct buf *out, const char *prefix, const char *name, const char *help, const struct openmetrics_times *t);
+
+/* What the system knows of this process: its memory. */
+int openmetrics_process(struct buf *out, const char *prefix);
+
+/* The same in Prometheus' older text format (0.0.4), for readers that know no OpenMetrics. `in` is what the others wrote. */
+int openmetrics_to_text(struct buf *out, struct span in);

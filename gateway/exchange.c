@@ -37,7 +37,7 @@ struct exchange {
 	bool end_sent; /* with the last byte of a known length */
 	uint64_t response_length; /* Content-Length; UINT64_MAX: not known */
 	uint64_t response_bytes;
-	uint64_t started_us;
+	uint64_t started_us, complete_us, sent_us;
 };
 
 void exchange_context_init(struct exchange_context *x)
@@ -150,6 +150,22 @@ static void record_head(struct exchange *e, const struct http1_head *h)
 		audit_calls_answer_head(e->audit, &head);
 }
 
+static void observe(const struct exchange *e, struct openmetrics_times *t, uint64_t since_us, uint64_t now_us)
+{
+	if (e->is_post)
+		openmetrics_observe(t, now_us > since_us ? now_us - since_us : 0);
+}
+
+/* At the end of the loop's turn, whose time is that of its beginning. */
+static void on_upstream_sent(void *user)
+{
+	struct exchange *e = user;
+
+	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	e->sent_us = clock_now_us();
+	observe(e, &e->x->counters.added, e->complete_us, e->sent_us);
+}
+
 static void on_upstream_head(void *user, const struct http1_head *h)
 {
 	struct exchange *e = user;
@@ -160,6 +176,8 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	record_head(e, h);
+	observe(e, &e->x->counters.first_byte, e->sent_us, loop_now_us(e->x->loop));
+	e->x->counters.answers[MIN(h->status / 100, ARRAY_LEN(e->x->counters.answers) - 1)]++;
 	e->response_length = h->body == HTTP1_BODY_LENGTH ? h->content_length : UINT64_MAX;
 	n = response_fields(h, e->x->audit->audit ? audit_head(e->x->audit->audit) : "", fields, status);
 	r = n ? tp_stream_head(e->stream, fields, n, false) : -E2BIG;
@@ -199,6 +217,7 @@ static void on_upstream_end(void *user)
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->call = NULL;
+	observe(e, &e->x->counters.duration, e->sent_us, loop_now_us(e->x->loop));
 	if (!e->end_sent && tp_stream_send(e->stream, NULL, 0, true) < 0)
 		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
 	else
@@ -217,6 +236,7 @@ static void on_upstream_fail(void *user, uint32_t reason, const char *detail)
 }
 
 static const struct upstream_ops upstream_callbacks = {
+	.on_sent = on_upstream_sent,
 	.on_head = on_upstream_head,
 	.on_data = on_upstream_data,
 	.on_end = on_upstream_end,
@@ -399,6 +419,7 @@ static void request_complete(struct exchange *e)
 	uint32_t reason;
 	int r = AUDIT_AT_ONCE;
 
+	e->complete_us = loop_now_us(e->x->loop);
 	if (e->request->scan) {
 		reason = judge_body(e, detail);
 		if (reason != TP_REASON_NONE) {

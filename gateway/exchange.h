@@ -8,6 +8,7 @@
 #pragma once
 
 #include "daemon/audit_calls.h"
+#include "daemon/openmetrics.h"
 #include "daemon/transport.h"
 #include "gateway/policy.h"
 #include "gateway/upstream.h"
@@ -18,6 +19,11 @@ struct exchange_counters {
 	uint64_t started;
 	uint64_t ended[64]; /* by reason; [TP_REASON_NONE]: complete */
 	uint64_t request_bytes, response_bytes;
+	uint64_t answers[6]; /* by the first digit of their status */
+	/* Of POST alone: a GET stream waits for events. */
+	struct openmetrics_times added;         /* from the complete request to its first byte on the way to the MCP server */
+	struct openmetrics_times first_byte;    /* from that to the answer's head */
+	struct openmetrics_times duration;      /* and to its end */
 };
 
 /* What all exchanges of a gateway share. Owned by gateway/gateway.c. */

@@ -64,6 +64,10 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 		.turn_max_us = loop_turn_max_us(g->loop),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
 	};
+	st->streams = tp_conn_streams(transport_conn(session_transport(g->session)));
+	st->stalls = tp_conn_stalls(transport_conn(session_transport(g->session)));
+	upstream_pool(g->upstream, &st->pool);
+	st->certificate_until = g->tls ? tls_certificate_until(tls_source_get(g->tls)) : 0;
 	st->audit_optional = g->records.setup.shared.allow_on_failure;
 	st->audit_ok = audit_setup_check(&g->records.setup, st->audit_detail, sizeof(st->audit_detail));
 }

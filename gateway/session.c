@@ -205,6 +205,7 @@ static void fail_session(struct session *s, enum session_failure failure, const 
 	s->status.failure = failure;
 	snprintf(s->status.detail, sizeof(s->status.detail), "%s", detail);
 	s->status.attempts++;
+	(s->status.state == SESSION_ATTACHED ? s->status.lost_total : s->status.failed_total)[failure]++;
 	s->status.over = over;
 	wait = may_resume(s) && !is_token(failure) ?
 		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
@@ -509,6 +510,8 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 	s->status.resumed = ev->resumed;
 	s->status.replayed_frames = ev->replayed_frames;
 	s->status.replayed_bytes = ev->replayed_bytes;
+	s->status.replayed_frames_total += ev->replayed_frames;
+	s->status.replayed_bytes_total += ev->replayed_bytes;
 	s->status.down_ms = s->lost_ms ? now - s->lost_ms : 0;
 	backoff_attached(&s->backoff, now);
 	if (!ev->resumed)

@@ -39,6 +39,7 @@ enum session_failure {
 	SESSION_RELAY_STOPPED,  /* "relay-stopped" */
 	SESSION_TOKEN_REVOKED,  /* "token-revoked": it was good before */
 };
+enum { SESSION_FAILURES = SESSION_RELAY_STOPPED + 1 };
 
 struct session_config {
 	const struct url *relays; /* tried in turn */
@@ -68,6 +69,9 @@ struct session_status {
 	uint64_t since_ms;      /* of `state` being attached or not */
 	unsigned attempts;      /* since the last time it was attached */
 	uint64_t attached_total, resumed_total;
+	uint64_t replayed_frames_total, replayed_bytes_total;
+	uint64_t lost_total[SESSION_FAILURES];   /* attached sessions that lost their connection */
+	uint64_t failed_total[SESSION_FAILURES]; /* attempts that did not get as far */
 	char session_id[2 * TP_SESSION_ID_BYTES + 1];
 	/* The last time it was attached: whether it went on where it was, what was sent again, how long it was away. */
 	bool resumed;

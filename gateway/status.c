@@ -57,28 +57,105 @@ bool status_ready_json(const struct gateway_status *st, struct buf *out)
 	return ready;
 }
 
-int status_metrics(const struct gateway_status *st, struct buf *out)
+#define PREFIX "mcp_tunnel_gateway"
+
+static int add_state(const struct gateway_status *st, struct buf *out)
 {
-	const struct exchange_counters *c = &st->exchanges->counters;
 	const struct openmetrics_row rows[] = {
 		{ OPENMETRICS_GAUGE, "ready", "1 when a call would get through now.", status_is_ready(st) },
 		{ OPENMETRICS_GAUGE, "session_attached", "1 while a session to the relay is attached.", session_ok(st) },
 		{ OPENMETRICS_GAUGE, "upstream_reachable", "1 when the last attempt to reach the MCP server succeeded.", upstream_ok(st) },
 		{ OPENMETRICS_GAUGE, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open },
+		{ OPENMETRICS_GAUGE, "streams_open", "Streams of the session that are open.", (double)st->streams },
 		{ OPENMETRICS_GAUGE, "session_memory_bytes", "Bytes of frames kept and queued.", (double)st->memory },
 		{ OPENMETRICS_GAUGE, "session_rtt_seconds", "Round trip to the relay.", (double)st->rtt_us / 1e6 },
+		{ OPENMETRICS_GAUGE, "request_memory_bytes", "Request bodies that are being collected.", (double)st->exchanges->collected_bytes },
 		{ OPENMETRICS_GAUGE, "loop_turn_seconds_max", "The longest turn of the event loop so far.",
 		  (double)st->turn_max_us / 1e6 },
-		{ OPENMETRICS_COUNTER, "session_attached_times", "Times a session was attached.", .count = st->session->attached_total },
-		{ OPENMETRICS_COUNTER, "session_resumed_times", "Times it went on where it was.", .count = st->session->resumed_total },
-		{ OPENMETRICS_COUNTER, "exchanges_started", "Exchanges opened by the relay.", .count = c->started },
+		{ OPENMETRICS_GAUGE, "certificate_expiry_timestamp_seconds", "When the client certificate for the relay ends, since 1970; 0: there is none.",
+		  (double)st->certificate_until },
+	};
+
+	return openmetrics_rows(out, PREFIX, rows, ARRAY_LEN(rows));
+}
+
+static int add_session(const struct gateway_status *st, struct buf *out)
+{
+	const struct session_status *s = st->session;
+	const char *names[SESSION_FAILURES] = { NULL };
+	const struct openmetrics_row rows[] = {
+		{ OPENMETRICS_COUNTER, "session_attached_times", "Times a session was attached.", .count = s->attached_total },
+		{ OPENMETRICS_COUNTER, "session_resumed_times", "Times it went on where it was.", .count = s->resumed_total },
+		{ OPENMETRICS_COUNTER, "session_replayed_frames", "Frames sent again when a session went on.",
+		  .count = s->replayed_frames_total },
+		{ OPENMETRICS_COUNTER, "session_replayed_bytes", "Bytes sent again when a session went on.", .count = s->replayed_bytes_total },
+		{ OPENMETRICS_COUNTER, "credit_stalls", "Times that a stream had bytes for the relay and no credit.", .count = st->stalls },
+	};
+	int r = openmetrics_add(out, PREFIX, rows, ARRAY_LEN(rows));
+
+	for (size_t i = SESSION_FAILURE_NONE + 1; i < SESSION_FAILURES; i++)
+		names[i] = session_failure_name((enum session_failure)i);
+	if (r == 0)
+		r = openmetrics_by_name(out, PREFIX, "session_lost", "Times an attached session lost its connection, by reason.", "reason", names,
+					s->lost_total, SESSION_FAILURES);
+	return r < 0 ? r : openmetrics_by_name(out, PREFIX, "session_attempts_failed", "Attempts to attach that failed, by reason.", "reason",
+					       names, s->failed_total, SESSION_FAILURES);
+}
+
+static int add_upstream(const struct gateway_status *st, struct buf *out)
+{
+	static const char *const classes[] = { NULL, NULL, "2xx", "3xx", "4xx", "5xx" };
+	const struct upstream_pool *p = &st->pool;
+	const struct exchange_counters *c = &st->exchanges->counters;
+	const struct openmetrics_row rows[] = {
+		{ OPENMETRICS_GAUGE, "upstream_connections", "Connections to the MCP server for calls.", (double)p->open },
+		{ OPENMETRICS_GAUGE, "upstream_connections_idle", "Of them, those that no call uses at the moment.", (double)p->idle },
+		{ OPENMETRICS_COUNTER, "upstream_dials", "Connections to the MCP server asked for.", .count = p->dialled },
+		{ OPENMETRICS_COUNTER, "upstream_dials_failed", "Of them, those that came to nothing.", .count = p->failed },
+		{ OPENMETRICS_COUNTER, "upstream_reused", "Calls that went over a kept connection.", .count = p->reused },
+		{ OPENMETRICS_COUNTER, "upstream_retried", "Of them, those that needed a new one, as the kept one had died.", .count = p->retried },
 		{ OPENMETRICS_COUNTER, "request_bytes", "Request body bytes sent to the MCP server.", .count = c->request_bytes },
 		{ OPENMETRICS_COUNTER, "response_bytes", "Response body bytes taken from the MCP server.", .count = c->response_bytes },
 	};
-	int r = openmetrics_rows(out, "mcp_tunnel_gateway", rows, ARRAY_LEN(rows));
+	int r = openmetrics_add(out, PREFIX, rows, ARRAY_LEN(rows));
 
-	return r < 0 ? r : openmetrics_by_reason(out, "mcp_tunnel_gateway", "calls_ended", "Exchanges that ended, by reason; none means complete.",
-						 c->ended, ARRAY_LEN(c->ended));
+	return r < 0 ? r : openmetrics_by_name(out, PREFIX, "upstream_answers", "Answers of the MCP server, by class of their status.", "status",
+					       classes, c->answers, ARRAY_LEN(classes));
+}
+
+static int add_calls(const struct exchange_counters *c, struct buf *out)
+{
+	const struct openmetrics_row started = { OPENMETRICS_COUNTER, "exchanges_started", "Exchanges opened by the relay.",
+						 .count = c->started };
+	int r = openmetrics_add(out, PREFIX, &started, 1);
+
+	if (r == 0)
+		r = openmetrics_by_reason(out, PREFIX, "calls_ended", "Exchanges that ended, by reason; none means complete.", c->ended,
+					  ARRAY_LEN(c->ended));
+	if (r == 0)
+		r = openmetrics_by_outcome(out, PREFIX, "calls_outcome", "Exchanges that ended, by what that means for the caller.", c->ended,
+					   ARRAY_LEN(c->ended));
+	if (r == 0)
+		r = openmetrics_histogram(out, PREFIX, "added_seconds",
+					  "Added by the gateway: from the complete request to its first byte on the way to the MCP server.", &c->added);
+	if (r == 0)
+		r = openmetrics_histogram(out, PREFIX, "upstream_first_byte_seconds",
+					  "The MCP server's own: from the request's first byte to the head of the answer.", &c->first_byte);
+	return r < 0 ? r : openmetrics_histogram(out, PREFIX, "upstream_duration_seconds",
+						 "The MCP server's own: from the request's first byte to the end of the answer.", &c->duration);
+}
+
+int status_metrics(const struct gateway_status *st, struct buf *out)
+{
+	int r = add_state(st, out);
+
+	if (r == 0)
+		r = add_session(st, out);
+	if (r == 0)
+		r = add_upstream(st, out);
+	if (r == 0)
+		r = add_calls(&st->exchanges->counters, out);
+	return r < 0 ? r : openmetrics_process(out, PREFIX);
 }
 
 void status_line(const struct gateway_status *st, char *dst, size_t size)

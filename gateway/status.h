@@ -15,6 +15,10 @@ struct gateway_status {
 	char audit_detail[256]; /* a phrase, or empty */
 	bool stopping;
 	size_t memory; /* of the session, bytes */
+	size_t streams;
+	uint64_t stalls;
+	struct upstream_pool pool;
+	uint64_t certificate_until; /* seconds since 1970; 0: none is shown */
 	uint64_t rtt_us;
 	uint64_t turn_max_us;
 };

@@ -45,6 +45,7 @@ struct upstream_call {
 	bool reused;   /* on a kept connection */
 	bool answered; /* a byte of the answer has come: no retry any more */
 	bool head_told; /* the final head has been */
+	bool sent_told;
 	unsigned informational;
 	bool paused;
 };
@@ -60,6 +61,7 @@ struct upstream {
 	struct dial *probe;
 	struct channel *probe_channel; /* TLS: its handshake */
 	struct upstream_health health;
+	struct upstream_pool pool;
 };
 
 static void call_dial(struct upstream_call *c);
@@ -110,6 +112,7 @@ static void conn_drop(struct upstream_conn *k, bool at_once)
 	struct upstream *u = k->upstream;
 	struct channel *channel = k->channel;
 
+	u->pool.open--;
 	if (!k->call) {
 		TAILQ_REMOVE(&u->idle, k, link);
 		u->n_idle--;
@@ -264,6 +267,9 @@ static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
 	CHECK_OBJ(k, CONN_MAGIC);
 	if (!k->call)
 		return 0;
+	if (!k->call->sent_told && k->call->ops->on_sent)
+		k->call->ops->on_sent(k->call->user);
+	k->call->sent_told = true;
 	n = take(dst, room, &k->call->head, &k->call->head_at);
 	return n + take(dst + n, room - n, &k->call->body, &k->call->body_at);
 }
@@ -290,6 +296,7 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 	if (!c->answered && c->reused && (c->idempotent || c->head_at == 0)) {
 		conn_drop(k, true);
 		c->reused = false;
+		c->upstream->pool.retried++;
 		c->head_at = c->body_at = 0;
 		call_dial(c);
 		return;
@@ -340,6 +347,7 @@ static int conn_new(struct upstream_call *c, int take_fd)
 	}
 	k->call = c;
 	c->conn = k;
+	c->upstream->pool.open++;
 	return 0;
 }
 
@@ -357,6 +365,7 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 	c->dial = NULL;
 	if (err != DIAL_OK || !c->upstream->cfg.tls)
 		health_connected(c->upstream, err == DIAL_OK, detail);
+	c->upstream->pool.failed += err != DIAL_OK;
 	if (err != DIAL_OK)
 		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, detail);
 	else if (conn_new(c, take_fd) < 0)
@@ -381,6 +390,7 @@ static void call_dial(struct upstream_call *c)
 {
 	const struct dial_target target = target_of(c->upstream);
 
+	c->upstream->pool.dialled++;
 	if (dial_start(c->upstream->loop, &target, on_dialled, c, &c->dial) < 0)
 		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, "out of memory");
 }
@@ -424,6 +434,8 @@ int upstream_call_start(struct upstream *u, struct buf *take_head, struct buf *t
 	buf_init(take_head, take_head->max);
 	buf_init(take_body, take_body->max);
 	k = idle_take(u);
+	u->pool.reused += k != NULL;
+	u->pool.dialled += k == NULL;
 	if (k) {
 		k->call = c;
 		c->conn = k;
@@ -534,6 +546,12 @@ void upstream_probe(struct upstream *u)
 const struct upstream_health *upstream_health(const struct upstream *u)
 {
 	return &u->health;
+}
+
+void upstream_pool(const struct upstream *u, struct upstream_pool *ret)
+{
+	*ret = u->pool;
+	ret->idle = u->n_idle;
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *user)

@@ -26,6 +26,8 @@ struct upstream_config {
 };
 
 struct upstream_ops {
+	/* The request's first byte goes out; once, whatever is tried again. May be NULL; touches nothing of this file. */
+	void (*on_sent)(void *user);
 	/* The final head (1xx are consumed before). Valid during the call. */
 	void (*on_head)(void *user, const struct http1_head *h);
 	void (*on_data)(void *user, const uint8_t *p, size_t len);
@@ -41,6 +43,13 @@ struct upstream_health {
 	uint32_t reason;   /* TP_REASON_NONE: calls get through; else how the last one failed to get any answer */
 	uint64_t seen_ms;  /* last result */
 	char detail[256];
+};
+
+struct upstream_pool {
+	size_t open, idle;       /* connections for calls: all, and those that are kept */
+	uint64_t dialled, failed; /* attempts to open one, and those that came to nothing */
+	uint64_t reused;         /* calls on a kept connection */
+	uint64_t retried;        /* of them, those that went on a new one because it had died */
 };
 
 int upstream_new(struct loop *l, const struct upstream_config *cfg, struct upstream **ret);
@@ -62,3 +71,4 @@ void upstream_set_tls(struct upstream *u, struct tls_context *tls);
 /* Opens a connection (with TLS, up to the end of the handshake) and closes it: news for upstream_health(). At most one at a time. */
 void upstream_probe(struct upstream *u);
 const struct upstream_health *upstream_health(const struct upstream *u);
+void upstream_pool(const struct upstream *u, struct upstream_pool *ret);

@@ -441,6 +441,11 @@ uint64_t tp_conn_rtt_us(const struct tp_conn *c)
 	return c->windows.rtt_us;
 }
 
+uint64_t tp_conn_stalls(const struct tp_conn *c)
+{
+	return c->stalls;
+}
+
 uint64_t tp_conn_grace_ms(const struct tp_conn *c)
 {
 	return c->grace_ms;

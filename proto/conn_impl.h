@@ -55,6 +55,7 @@ struct tp_stream {
 	bool closed;              /* reset by either end, or ended in both directions */
 	bool released;            /* nobody looks at it any more */
 	bool in_map, in_ready, in_credit, in_events;
+	bool stalled; /* has bytes and no credit */
 	bool tell_reset, tell_writable;
 	bool was_full;
 };
@@ -105,6 +106,7 @@ struct tp_conn {
 	uint64_t rx_acked;       /* of which the peer has been told */
 	size_t rx_bytes_unacked;
 	uint64_t answer_count;   /* the number of the last HEAD or DATA */
+	uint64_t stalls;         /* of all its sessions */
 	bool goaway_sent, goaway_received;
 	uint64_t ping_sent_us;
 	uint8_t ping_token[8];

@@ -60,12 +60,21 @@ void stream_free(struct tp_stream *s)
 	free(s);
 }
 
+static void update_stalled(struct tp_stream *s)
+{
+	bool stalled = !s->closed && !s->end_sent && buf_len(&s->queue) && !s->credit;
+
+	s->conn->stalls += stalled && !s->stalled;
+	s->stalled = stalled;
+}
+
 void stream_update_ready(struct tp_stream *s)
 {
 	struct tp_conn *c = s->conn;
 	bool ready = !s->closed && !s->end_sent &&
 		     ((buf_len(&s->queue) && s->credit) || (!buf_len(&s->queue) && s->end_queued));
 
+	update_stalled(s);
 	if (ready == s->in_ready)
 		return;
 	s->in_ready = ready;

@@ -164,6 +164,8 @@ void tp_conn_close(struct tp_conn *c, uint32_t reason, const char *detail);
 size_t tp_conn_streams(const struct tp_conn *c);
 struct tp_stream *tp_conn_stream(const struct tp_conn *c, uint32_t id);
 uint64_t tp_conn_rtt_us(const struct tp_conn *c); /* 0: not measured yet */
+/* Times that a stream had bytes to send and no credit left, in all sessions of this tp_conn. */
+uint64_t tp_conn_stalls(const struct tp_conn *c);
 const uint8_t *tp_conn_session_id(const struct tp_conn *c);
 /* How long the relay keeps this session without a connection. */
 uint64_t tp_conn_grace_ms(const struct tp_conn *c);

@@ -49,6 +49,8 @@ static void attached_gone(void *p)
 static void attached_free(struct attached *a)
 {
 	TAILQ_REMOVE(&a->relay->attached, a, link);
+	if (a->transport)
+		a->relay->counters.stalls += tp_conn_stalls(transport_conn(a->transport));
 	transport_free(a->transport);
 	event_free(a->grace);
 	audit_hash_done(&a->hash);
@@ -81,6 +83,7 @@ static void attached_end(struct attached *a, uint32_t reason, uint32_t why, cons
 	};
 
 	transport_abandon(a->transport, reason);
+	a->relay->counters.sessions_ended[MIN(why, (uint32_t)ARRAY_LEN(a->relay->counters.sessions_ended) - 1)]++;
 	if (a->recorded)
 		record(a, AUDIT_SESSION_CLOSE, &n);
 	attached_free(a);
@@ -232,6 +235,8 @@ static void on_attached(struct attached *a, const struct tp_event *ev)
 	record_attached(a, ev);
 	a->relay->counters.sessions++;
 	a->relay->counters.resumed += ev->resumed;
+	a->relay->counters.replayed_frames += ev->replayed_frames;
+	a->relay->counters.replayed_bytes += ev->replayed_bytes;
 	open = tp_conn_streams(transport_conn(a->transport));
 	if (a->relay->stopping) {
 		(void)tp_conn_goaway(transport_conn(a->transport), TP_REASON_RELAY_STOPPED, "the relay stops");
@@ -313,6 +318,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 		attached_end(a, TP_REASON_SESSION_LOST, reason, detail);
 		return;
 	}
+	a->relay->counters.sessions_lost[MIN(reason, (uint32_t)ARRAY_LEN(a->relay->counters.sessions_lost) - 1)]++;
 	a->lost_ms = loop_now_ms(a->relay->loop);
 	event_add(a->grace, &tv);
 	log_warning("tunnel %s: session %.8s lost its connection (%s%s%s); %zu calls wait up to %.0f s", a->tunnel_id, a->session,
@@ -476,5 +482,20 @@ void attach_each(const struct relay *r, attach_info_fn *fn, void *user)
 				 .resumed = a->resumed,
 				 .calls = tp_conn_streams(c),
 			 });
+	}
+}
+
+void attach_totals(const struct relay *r, struct attach_totals *ret)
+{
+	const struct attached *a;
+
+	*ret = (struct attach_totals){ .stalls = r->counters.stalls };
+	TAILQ_FOREACH(a, &r->attached, link) {
+		const struct tp_conn *c = transport_conn(a->transport);
+
+		ret->attached += a->up;
+		ret->waiting += a->lost_ms != 0;
+		ret->streams += tp_conn_streams(c);
+		ret->stalls += tp_conn_stalls(c);
 	}
 }

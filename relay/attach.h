@@ -46,3 +46,10 @@ struct attach_info {
 };
 typedef void attach_info_fn(void *user, const struct attach_info *i);
 void attach_each(const struct relay *r, attach_info_fn *fn, void *user);
+
+struct attach_totals {
+	size_t attached, waiting; /* sessions; waiting: for their gateway to come back */
+	size_t streams;
+	uint64_t stalls; /* of sessions that are gone, too */
+};
+void attach_totals(const struct relay *r, struct attach_totals *ret);

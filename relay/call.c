@@ -35,7 +35,7 @@ struct call {
 	struct buf body;           /* with audit: the whole request body, until its record is accepted */
 	size_t sent;               /* of it */
 	size_t collected;          /* of it, in collected_bytes */
-	uint64_t started_us;
+	uint64_t started_us, complete_us; /* complete_us 0: the request is not, or it is no POST */
 	bool request_ended;
 	bool close_after; /* the agent said Connection: close */
 	/* the answer */
@@ -269,7 +269,10 @@ uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
 {
 	CHECK_OBJ(c, CALL_MAGIC);
 	c->request_bytes += len;
+	c->relay->counters.request_bytes += len;
 	c->request_ended = end;
+	if (end && c->scan)
+		c->complete_us = loop_now_us(c->relay->loop);
 	if (c->request_bytes > c->relay->cfg->max_request_bytes)
 		return body_fails(c, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
 	if (c->scan && mcp_scan_feed(c->scan, p, len) < 0)
@@ -380,6 +383,12 @@ void call_abort(struct call *c, uint32_t reason, const char *detail)
 		fail(c, reason, detail);
 }
 
+static void observe(const struct call *c, struct openmetrics_times *t)
+{
+	if (c->complete_us)
+		openmetrics_observe(t, loop_now_us(c->relay->loop) - c->complete_us);
+}
+
 static void on_end(struct call *c)
 {
 	if (c->framing == FRAMING_LENGTH && c->length_left) {
@@ -387,6 +396,7 @@ static void on_end(struct call *c)
 		return;
 	}
 	c->ended = true;
+	observe(c, &c->relay->counters.duration);
 	stream_over(c, TP_REASON_NONE, NULL);
 }
 
@@ -415,6 +425,7 @@ static void on_head(struct call *c, const struct tp_event *ev)
 		return;
 	}
 	record_head(c, ev);
+	observe(c, &c->relay->counters.first_byte);
 	c->begun = true;
 	if (ev->end)
 		on_end(c);
@@ -433,6 +444,7 @@ static void on_data(struct call *c, const struct tp_event *ev)
 	}
 	if (c->framing == FRAMING_LENGTH)
 		c->length_left -= ev->len;
+	c->relay->counters.response_bytes += ev->len;
 	if (c->audit)
 		audit_calls_answer_data(c->audit, ev->data, ev->len);
 	if (buf_add(&c->data, ev->data, ev->len) < 0) {

@@ -6,6 +6,7 @@
 
 #include "daemon/audit_setup.h"
 #include "daemon/loop.h"
+#include "daemon/openmetrics.h"
 #include "daemon/tls.h"
 #include "proto/budget.h"
 #include "proto/tunnel.h"
@@ -23,7 +24,14 @@ struct relay_counters {
 	uint64_t agent_connections, requests;
 	uint64_t refused[64];                    /* by the relay itself, by reason */
 	uint64_t calls_started, calls_ended[64]; /* by reason; [NONE]: complete */
+	uint64_t request_bytes, response_bytes;
+	/* Of POST alone: a GET stream waits for events. */
+	struct openmetrics_times first_byte; /* from the complete request to the head of the gateway's answer */
+	struct openmetrics_times duration;   /* and to its end */
 	uint64_t gateway_connections, gateway_refused, sessions, resumed;
+	uint64_t sessions_lost[64], sessions_ended[64]; /* connections that may come back; for good; by reason */
+	uint64_t replayed_frames, replayed_bytes;
+	uint64_t stalls; /* of sessions that are gone */
 };
 
 struct relay {

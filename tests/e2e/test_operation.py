@@ -334,6 +334,20 @@ def test_metrics_of_both_programs(relay_pair, raw_control, fresh_key):
         assert any(key.startswith(f"mcp_tunnel_{name}_build_info{{") for key in samples)
     assert here["mcp_tunnel_gateway_request_bytes_total"] == 2 * len(CALL)
     assert here["mcp_tunnel_gateway_response_bytes_total"] == length
+    for name in ("added", "upstream_first_byte", "upstream_duration"):
+        counted = here[f"mcp_tunnel_gateway_{name}_seconds_count"]
+        assert counted == here[f"mcp_tunnel_gateway_{name}_seconds_bucket{{le=+Inf}}"] == {"added": 2}.get(name, 1), name
+    assert 0 < here["mcp_tunnel_gateway_added_seconds_sum"] < 5
+    assert there["mcp_tunnel_relay_call_first_byte_seconds_count"] == there["mcp_tunnel_relay_call_duration_seconds_count"] == 1
+    assert here["mcp_tunnel_gateway_upstream_answers_total{status=2xx}"] == 1
+    assert here["mcp_tunnel_gateway_upstream_dials_total"] + here["mcp_tunnel_gateway_upstream_reused_total"] >= 2
+    assert there["mcp_tunnel_relay_request_bytes_total"] == 2 * len(CALL)
+    assert there["mcp_tunnel_relay_response_bytes_total"] == length
+    assert there["mcp_tunnel_relay_certificate_expiry_timestamp_seconds"] > time.time()
+    for samples, name in ((here, "gateway"), (there, "relay")):
+        assert samples[f"mcp_tunnel_{name}_calls_outcome_total{{outcome=complete}}"] == 1
+        assert samples[f"mcp_tunnel_{name}_calls_outcome_total{{outcome=maybe-executed}}"] == 1
+        assert samples[f"mcp_tunnel_{name}_resident_memory_bytes"] > 1e6
     assert there["mcp_tunnel_relay_refused_total{reason=upstream-closed}"] == 1
     assert there["mcp_tunnel_relay_refused_total{reason=bad-request}"] == 1
 

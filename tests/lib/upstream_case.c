@@ -10,11 +10,19 @@ struct upstream *up;
 struct peer peer;
 bool has_peer;
 
+static void on_sent(void *user)
+{
+	struct result *r = user;
+
+	r->sents++;
+}
+
 static void on_head(void *user, const struct http1_head *h)
 {
 	struct result *r = user;
 
 	ck_assert_uint_eq(r->ends + r->fails, 0);
+	ck_assert_uint_eq(r->sents, 1);
 	r->heads++;
 	r->status = h->status;
 	if (r->on_head)
@@ -55,7 +63,7 @@ static void on_fail(void *user, uint32_t reason, const char *detail)
 	snprintf(r->detail, sizeof(r->detail), "%s", detail);
 }
 
-const struct upstream_ops call_ops = { .on_head = on_head, .on_data = on_data, .on_end = on_end, .on_fail = on_fail };
+const struct upstream_ops call_ops = { .on_sent = on_sent, .on_head = on_head, .on_data = on_data, .on_end = on_end, .on_fail = on_fail };
 
 /* ---- the loop ---- */
 

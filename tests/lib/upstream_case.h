@@ -22,7 +22,7 @@ extern const struct upstream_ops call_ops;
 /* What a call came to. */
 struct result {
 	struct upstream_call *call;
-	unsigned heads, datas, ends, fails;
+	unsigned sents, heads, datas, ends, fails;
 	unsigned status;
 	uint32_t reason;
 	uint64_t bytes;

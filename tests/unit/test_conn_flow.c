@@ -50,6 +50,7 @@ START_TEST(credit_runs_out_and_returns_on_consumption)
 	pair_send(r, PAIR_RELAY, 130 * 1000, false);
 	pair_run(&p);
 	ck_assert_uint_eq(buf_len(&g->got), WINDOW);
+	ck_assert_uint_eq(tp_conn_stalls(p.end[PAIR_RELAY].conn), 1);
 	ck_assert(!tp_conn_wants_write(p.end[PAIR_RELAY].conn));
 	/* Less than an eighth is not worth a frame. */
 	pair_consume(&p, g, WINDOW / 8 - 1);
@@ -61,6 +62,8 @@ START_TEST(credit_runs_out_and_returns_on_consumption)
 	pair_consume(&p, g, WINDOW / 4);
 	pair_run(&p);
 	assert_got(g, PAIR_RELAY, 130 * 1000);
+	ck_assert_uint_eq(tp_conn_stalls(p.end[PAIR_RELAY].conn), 2);
+	ck_assert_uint_eq(tp_conn_stalls(p.end[PAIR_GATEWAY].conn), 0);
 	assert_quiet();
 	pair_done(&p);
 }
@@ -78,6 +81,7 @@ START_TEST(end_does_not_overtake_data)
 	pair_run(&p);
 	pair_send(r, PAIR_RELAY, 0, true);
 	pair_run(&p);
+	ck_assert_uint_eq(tp_conn_stalls(p.end[PAIR_RELAY].conn), 1);
 	ck_assert(!gateway_end(r)->end);
 	pair_consume(&p, gateway_end(r), TP_WINDOW_INITIAL);
 	pair_run(&p);

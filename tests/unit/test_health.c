@@ -137,6 +137,11 @@ START_TEST(tcp)
 	expect(ask(base, dial_port(port), "GET", "/readyz?verbose"), "HTTP/1.1 200 ", "{\"ready\":true");
 	expect(ask(base, dial_port(port), "GET", "/metrics"), "openmetrics-text; version=1.0.0",
 	       "\r\n\r\nmcp_tunnel_calls_total 42\n# EOF\n");
+	expect(ask_with(base, dial_port(port), "GET", "/metrics", "Accept: text/plain\r\n"), "text/plain; version=0.0.4",
+	       "\r\n\r\nmcp_tunnel_calls_total 42\n");
+	ck_assert_ptr_null(strstr(ask_with(base, dial_port(port), "GET", "/metrics", "Accept: text/plain\r\n"), "EOF"));
+	expect(ask_with(base, dial_port(port), "GET", "/metrics", "Accept: text/plain;q=0.5,application/openmetrics-text\r\n"),
+	       "openmetrics-text; version=1.0.0", "\n# EOF\n");
 	metrics_result = -ENOBUFS;
 	expect(ask(base, dial_port(port), "GET", "/metrics"), "HTTP/1.1 500 ", "{\"error\":");
 	expect(ask(base, dial_port(port), "GET", "/"), "HTTP/1.1 404 ", "{\"error\":");

@@ -164,6 +164,9 @@ static bool sample_of(const char *name, size_t len, const struct family *f)
 		return len == n + 6 && strncmp(name + n, "_total", 6) == 0;
 	if (strcmp(f->type, "info") == 0)
 		return len == n + 5 && strncmp(name + n, "_info", 5) == 0;
+	if (strcmp(f->type, "histogram") == 0)
+		return (len == n + 7 && strncmp(name + n, "_bucket", 7) == 0) || (len == n + 4 && strncmp(name + n, "_sum", 4) == 0) ||
+		       (len == n + 6 && strncmp(name + n, "_count", 6) == 0);
 	return len == n;
 }
 
@@ -241,7 +244,34 @@ START_TEST(metrics_say_what_is)
 	exchanges.counters.ended[TP_REASON_NONE] = 12;
 	exchanges.counters.ended[TP_REASON_CANCELLED] = 5;
 	exchanges.counters.response_bytes = UINT64_MAX;
+	exchanges.counters.answers[5] = 8;
+	openmetrics_observe(&exchanges.counters.added, 300);
+	openmetrics_observe(&exchanges.counters.duration, 2000000);
+	session.lost_total[SESSION_LOST] = 4;
+	session.failed_total[SESSION_TOKEN_REFUSED] = 6;
+	session.replayed_bytes_total = 777;
+	st.pool = (struct upstream_pool){ .open = 9, .idle = 3, .dialled = 21, .failed = 2, .reused = 40, .retried = 1 };
+	st.stalls = 11;
+	st.streams = 10;
+	st.certificate_until = 1800000000;
 	text = metrics();
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_answers_total{status=\"5xx\"} 8\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_added_seconds_bucket{le=\"0.0005\"} 1\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_first_byte_seconds_count 0\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_duration_seconds_sum 2.000000\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_session_lost_total{reason=\"connection-lost\"} 4\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_session_lost_total{reason=\"relay-stopped\"} 0\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_session_attempts_failed_total{reason=\"token-refused\"} 6\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_session_replayed_bytes_total 777\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_connections 9\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_connections_idle 3\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_dials_total 21\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_reused_total 40\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_credit_stalls_total 11\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_streams_open 10\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_certificate_expiry_timestamp_seconds 1800000000\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_calls_outcome_total{outcome=\"complete\"} 12\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_resident_memory_bytes "));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_ready 1\n"));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_build_info{version=\"" MCP_TUNNEL_VERSION "\"} 1\n"));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_exchanges_open 7\n"));

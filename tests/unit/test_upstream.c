@@ -25,6 +25,8 @@ static void reuse_peer(int ln)
 
 START_TEST(one_connection_for_many_calls)
 {
+	struct upstream_pool pool;
+
 	start(reuse_peer, 3000, 8);
 	for (int i = 0; i < 3; i++) {
 		struct result a = { 0 }, b = { 0 }, c = { 0 };
@@ -37,6 +39,13 @@ START_TEST(one_connection_for_many_calls)
 		good(&c, "");
 		ck_assert_uint_eq(c.status, 204);
 	}
+	upstream_pool(up, &pool);
+	ck_assert_uint_eq(pool.open, 1);
+	ck_assert_uint_eq(pool.idle, 1);
+	ck_assert_uint_eq(pool.dialled, 1);
+	ck_assert_uint_eq(pool.failed, 0);
+	ck_assert_uint_eq(pool.reused, 8);
+	ck_assert_uint_eq(pool.retried, 0);
 }
 END_TEST
 
@@ -291,12 +300,17 @@ static void get_again_peer(int ln)
 START_TEST(get_on_a_kept_connection_is_tried_again)
 {
 	struct result a = { 0 }, b = { 0 };
+	struct upstream_pool pool;
 
 	start(get_again_peer, 3000, 8);
 	call_get(&a);
 	good(&a, "ok");
 	call_get(&b);
 	good(&b, "ok");
+	upstream_pool(up, &pool);
+	ck_assert_uint_eq(pool.retried, 1);
+	ck_assert_uint_eq(pool.dialled, 2);
+	ck_assert_uint_eq(pool.open, pool.idle);
 }
 END_TEST
 
