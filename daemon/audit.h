@@ -81,6 +81,7 @@ struct audit_call {
 	const struct mcp_view *view; /* one message; NULL (audit_denied() only): what came is no single message */
 	struct span args_hash;       /* text of audit_hash_arguments() */
 	struct span session_hash;    /* text */
+	const char *rule;            /* that would have denied the call, were it in force; NULL: none. Not looked at by audit_denied() */
 	uint64_t request_bytes;
 	uint64_t began_us;           /* loop_now_us() when it came, which MCP_DURATION_US counts from; 0: now */
 };

@@ -315,13 +315,17 @@ static int expect_answer(struct audit_calls *c, struct one *one, const struct mc
 
 static int record_one(struct audit_calls *c, struct one *one, const struct mcp_view *view, struct span args_hash)
 {
+	const struct audit_calls_shared *shared = c->shared;
 	struct audit_call call = c->facts->call;
+	char rule[AUDIT_CALLS_RULE_MAX];
 	int r;
 
 	call.view = view;
+	if (shared->would_deny && shared->would_deny(shared->user, view, rule))
+		call.rule = rule;
 	call.args_hash = args_hash;
 	call.request_bytes = buf_len(c->body);
-	r = audit_request(c->shared->audit, &call, on_one_verdict, one, &one->open);
+	r = audit_request(shared->audit, &call, on_one_verdict, one, &one->open);
 	one->pending = r == 0;
 	c->n_pending += one->pending;
 	return r;

@@ -18,10 +18,15 @@
 
 struct audit_calls;
 
+enum { AUDIT_CALLS_RULE_MAX = 256 };
+
 /* What all of a program share; borrowed. */
 struct audit_calls_shared {
 	struct audit *audit; /* NULL: nothing is written down, every call is accepted at once */
 	struct worker *worker;
+	/* A rule that is tried out: whether it would deny the message, for the request record. NULL: none. */
+	bool (*would_deny)(const void *user, const struct mcp_view *view, char rule[AUDIT_CALLS_RULE_MAX]);
+	const void *user;
 	bool allow_on_failure; /* as in struct audit_config: where no hash can be made, the record goes without */
 };
 

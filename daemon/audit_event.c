@@ -258,9 +258,20 @@ static void put_call(struct audit_record *r, const struct audit_call *c, const s
 
 /* ---- Calls ---- */
 
+static void put_rule(struct audit_record *r, const char *rule)
+{
+	if (!rule || !*rule)
+		return;
+	audit_record_text(r, "MCP_RULE", span_of(rule), AUDIT_NAME_MAX);
+	audit_line_quoted(r, "rule", span_of(rule));
+}
+
 struct audit_entry *audit_put_request(struct audit *a, const struct audit_call *c, const struct span f[AUDIT_FACTS_MAX])
 {
-	put_call(begin(a), c, f, "allow");
+	struct audit_record *r = begin(a);
+
+	put_call(r, c, f, "allow");
+	put_rule(r, c->rule);
 	return finish(a, &call_request, AUDIT_ROLE_REQUEST, '6');
 }
 
@@ -271,10 +282,7 @@ struct audit_entry *audit_put_denied(struct audit *a, const struct audit_call *c
 
 	put_call(r, c, f, "deny");
 	put_reason(r, tp_reason_name(reason));
-	if (rule && *rule) {
-		audit_record_text(r, "MCP_RULE", span_of(rule), AUDIT_NAME_MAX);
-		audit_line_quoted(r, "rule", span_of(rule));
-	}
+	put_rule(r, rule);
 	return finish(a, &call_denied, AUDIT_ROLE_FACT, '4');
 }
 

@@ -34,6 +34,7 @@ struct gateway_config {
 	unsigned max_streams;
 	uint64_t call_timeout_ms; /* 0: none */
 	struct config_list rule_texts[RULES_KIND_N][RULES_SIDE_N];
+	bool policy_dry_run;
 	struct audit_options audit;
 	char *state_dir;
 	char *health_listen;

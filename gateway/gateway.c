@@ -377,7 +377,13 @@ static void make_exchanges(struct gateway *g)
 	g->exchanges.hash = &g->records.hash;
 	g->exchanges.where = &g->records.where;
 	g->exchanges.policy.allow_query = cfg->allow_query;
-	g->exchanges.policy.rules = &cfg->rules;
+	if (cfg->policy_dry_run) {
+		_Static_assert((int)POLICY_DETAIL_MAX <= (int)AUDIT_CALLS_RULE_MAX, "a text of the policy fits a record's");
+		g->records.setup.shared.would_deny = policy_would_deny;
+		g->records.setup.shared.user = &cfg->rules;
+	} else {
+		g->exchanges.policy.rules = &cfg->rules;
+	}
 	g->exchanges.authority = cfg->mcp_server.authority;
 	g->exchanges.target = cfg->mcp_server.target;
 	g->exchanges.upstream_name = g->upstream_name;
@@ -484,6 +490,8 @@ int gateway_run(struct gateway *g)
 	if (g->cfg->audit.sink == AUDIT_NONE && !g->cfg->audit.chosen)
 		log_warning("calls are not written down: there is no journal here; use --audit file:/PATH, or --audit none to "
 			    "say that this is meant");
+	if (g->cfg->policy_dry_run)
+		log_warning("the rules of what agents may ask for are tried out: calls that they deny pass (--policy-dry-run)");
 	/* Started is not attached: a boot without network is no failed start. /readyz and STATUS say when calls get through. */
 	notify_ready("Starting");
 	records_start(&g->records, g->session);

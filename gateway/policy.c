@@ -172,3 +172,15 @@ uint32_t policy_check_rules(const struct policy_config *cfg, const struct mcp_vi
 	_Static_assert((int)RULES_TEXT_MAX <= (int)POLICY_DETAIL_MAX, "a rule is told whole");
 	return !cfg->rules || rules_allow(cfg->rules, view, rule) ? TP_REASON_NONE : TP_REASON_POLICY;
 }
+
+bool policy_would_deny(const void *rules, const struct mcp_view *view, char text[POLICY_DETAIL_MAX])
+{
+	static const char would[] = "would deny: ";
+	char rule[RULES_TEXT_MAX];
+
+	_Static_assert(sizeof(would) - 1 + RULES_TEXT_MAX <= POLICY_DETAIL_MAX, "a rule is told whole");
+	if (rules_allow(rules, view, rule))
+		return false;
+	snprintf(text, POLICY_DETAIL_MAX, "%s%s", would, rule);
+	return true;
+}

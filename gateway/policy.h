@@ -34,6 +34,9 @@ uint32_t policy_check_message(const struct policy_mirror *m, const struct mcp_vi
 /* TP_REASON_NONE, or TP_REASON_POLICY and the rule that the message is denied by. */
 uint32_t policy_check_rules(const struct policy_config *cfg, const struct mcp_view *view, char rule[POLICY_DETAIL_MAX]);
 
+/* For --policy-dry-run: whether the rules would deny it, and the text for its record. rules: a struct rules. */
+bool policy_would_deny(const void *rules, const struct mcp_view *view, char text[POLICY_DETAIL_MAX]);
+
 /* Whether a request field may go to the MCP server: end-to-end, not about routing, not the tunnel's own. Servers that know names as
  * environment variables cannot tell '_' from '-', so it is neither here. */
 bool policy_field_passes(struct span name);

@@ -48,8 +48,9 @@ _mcp_tunnel_gateway()
 		--proxy-auth-file --tls-min --keepalive --drain-timeout --mcp-server-url --upstream-allow
 		--upstream-ca-file --upstream-client-cert --upstream-client-key --allow-query --max-request-bytes
 		--max-response-bytes --max-streams --call-timeout --allow-tool --deny-tool --allow-prompt
-		--deny-prompt --allow-resource-scheme --deny-resource-scheme --allow-method --deny-method --audit
-		--audit-on-failure --audit-sync --audit-read-back --audit-hash --audit-hash-key-file --state-dir
-		--health-listen --log-level --config --check-config --print-config --version --help' -- "$cur"))
+		--deny-prompt --allow-resource-scheme --deny-resource-scheme --allow-method --deny-method
+		--policy-dry-run --audit --audit-on-failure --audit-sync --audit-read-back --audit-hash
+		--audit-hash-key-file --state-dir --health-listen --log-level --config --check-config
+		--print-config --version --help' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_gateway mcp-tunnel-gateway

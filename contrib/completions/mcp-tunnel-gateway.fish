@@ -30,6 +30,7 @@ complete -c mcp-tunnel-gateway -l allow-resource-scheme -x -d 'Schemes of the UR
 complete -c mcp-tunnel-gateway -l deny-resource-scheme -x -d 'Schemes of resources that may not be read or subscribed to, whatever is allowed'
 complete -c mcp-tunnel-gateway -l allow-method -x -d 'Methods that may be used, such as tools/* (default: all)'
 complete -c mcp-tunnel-gateway -l deny-method -x -d 'Methods that may not be used, whatever is allowed'
+complete -c mcp-tunnel-gateway -l policy-dry-run -d 'Let calls pass that these rules deny, and say so in their records'
 complete -c mcp-tunnel-gateway -l audit -x -d 'Where audit records go: journald, file:/PATH or none (default journald where its socket exists, else none)'
 complete -c mcp-tunnel-gateway -l audit-on-failure -x -a 'deny continue' -d 'What becomes of a call whose record cannot be written: deny refuses it, continue lets it go'
 complete -c mcp-tunnel-gateway -l audit-sync -x -a 'off interval each' -d 'When a file is synced to disk: never, once a second, or before each call goes on'

@@ -164,3 +164,25 @@ def test_sdk_client(relay_pair, servers, drivers, client, era):
     wait_until(lambda: len([r for r in records(gateway) if r.get("mcp_tool")]) == 6, 5, "the records of four calls")
     denied = [r["mcp_tool"] for r in records(gateway) if r["mcp_event"] == "call.denied"]
     assert denied == ["blob", "check_secret"]
+
+
+def test_dry_run(guarded):
+    """What the rules deny passes, and its record says so; what they allow has no such note."""
+    gateway, post = guarded("--policy-dry-run", "--deny-tool", "rm*", "--deny-method", "x")
+    check_passes(post, tool("rmdir"))
+    check_passes(post, tool("ls"))
+    check_passes(post, b"[" + tool("ls", 1) + b"," + tool("rm", 2) + b"]")
+    found = [
+        (r["mcp_event"], r["mcp_tool"], r["mcp_decision"], r.get("mcp_rule"))
+        for r in records(gateway)
+        if r["mcp_event"] != "call.response"
+    ]
+    assert found == [
+        ("call.request", "rmdir", "allow", 'would deny: --deny-tool "rm*"'),
+        ("call.request", "ls", "allow", None),
+        ("call.request", "ls", "allow", None),
+        ("call.request", "rm", "allow", 'would deny: --deny-tool "rm*"'),
+    ]
+    assert gateway.process.count("--policy-dry-run") == 1, gateway.process.tail()
+    # Nothing else is let go.
+    assert post(tool("rm"), ("Mcp-Name", "ls"))[0].status == 400

@@ -65,6 +65,8 @@ int audit_request(struct audit *a, const struct audit_call *call, audit_verdict_
 	say_hash("session", call->session_hash);
 	say(" %.*s/%.*s/%.*s %.*s %.*s %llu;", SPAN_FMT(call->where.tunnel_id), SPAN_FMT(call->where.session_id), SPAN_FMT(call->where.peer),
 	    SPAN_FMT(call->call_id), SPAN_FMT(call->agent), (unsigned long long)call->request_bytes);
+	if (call->rule)
+		say(" rule %s;", call->rule);
 	if (answer_now || n_opens + 1 == fail_at) {
 		*ret_open = NULL;
 		return answer_now ? answer_now : -ENOSPC;
@@ -408,6 +410,26 @@ START_TEST(batch)
 }
 END_TEST
 
+static bool would_deny(const void *user, const struct mcp_view *view, char rule[AUDIT_CALLS_RULE_MAX])
+{
+	snprintf(rule, AUDIT_CALLS_RULE_MAX, "%s %.*s", (const char *)user, SPAN_FMT(view->id));
+	return span_is(view->method, "tools/call") && !span_is(view->id, "1");
+}
+
+/* Each message is judged for itself. */
+START_TEST(rule_that_is_tried_out)
+{
+	shared.would_deny = would_deny;
+	shared.user = "no";
+	ck_assert_int_eq(request("[" CALL("1", "") "," NOTE "," CALL("2", "") "]"), 0);
+	ck_assert_uint_eq(n_opens, 3);
+	assert_said("request 2 tools/call");
+	assert_said(" rule no 2;");
+	ck_assert_ptr_eq(strstr(said, " rule "), strstr(said, " rule no 2;"));
+	end(TP_REASON_NONE);
+}
+END_TEST
+
 /* All or nothing: the second is refused later, the first is written down already, the third is not yet. */
 START_TEST(batch_refused_in_the_middle)
 {
@@ -563,6 +585,6 @@ END_TEST
 
 UNIT_MAIN("audit_calls", tcase_add_checked_fixture(tc, setup, teardown); ADD(one_call) ADD(answers) ADD(encoded_answers_say_nothing)
 	  ADD(refused) ADD(refused_at_once) ADD(accepted_at_once) ADD(ended_before_the_verdict) ADD(no_hash) ADD(without_audit) ADD(no_calls)
-	  ADD(a_bad_body_is_one_call) ADD(batch) ADD(batch_refused_in_the_middle) ADD(batch_refused_at_once) ADD(denials)
+	  ADD(a_bad_body_is_one_call) ADD(batch) ADD(rule_that_is_tried_out) ADD(batch_refused_in_the_middle) ADD(batch_refused_at_once) ADD(denials)
 	  ADD(refusals_without_a_call) ADD(large_arguments_do_not_hold_the_loop_up) ADD(refused_after_hashing)
 	  ADD(accepted_after_hashing) ADD(ended_while_hashing))
