@@ -81,6 +81,7 @@ struct mcp_scan {
 	struct message message;
 	struct message *messages; /* of a batch */
 	size_t count, cap;
+	uint32_t exact, similar; /* of `fields`, in this message: seen as it is spelled, or but for case */
 	uint64_t *keys; /* hashes seen at the levels of this message; 0 is a free place */
 	size_t keys_n, keys_cap;
 	uint64_t keys_inline[KEYS_INLINE];
@@ -186,6 +187,49 @@ static const struct field *find_field(enum level level, const struct json_token 
 	return NULL;
 }
 
+/* A letter in lower case, with what else folds to one (K, dotted and dotless i, long s), and how many bytes it takes. */
+static char folded(struct span s, size_t i, size_t *ret_len)
+{
+	static const struct {
+		struct span form;
+		char letter;
+	} others[] = { { KEY("\u212a"), 'k' }, { KEY("\u0130"), 'i' }, { KEY("\u0131"), 'i' }, { KEY("\u017f"), 's' } };
+
+	for (size_t k = 0; (uint8_t)s.p[i] >= 0x80 && k < ARRAY_LEN(others); k++)
+		if (span_eq(others[k].form, span_make(s.p + i, MIN(others[k].form.len, s.len - i)))) {
+			*ret_len = others[k].form.len;
+			return others[k].letter;
+		}
+	*ret_len = 1;
+	return s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] - 'A' + 'a') : s.p[i];
+}
+
+static bool is_similar(struct span wanted, struct span key)
+{
+	size_t w = 0, k = 0, w_len, k_len;
+
+	for (; w < wanted.len && k < key.len; w += w_len, k += k_len)
+		if (folded(wanted, w, &w_len) != folded(key, k, &k_len))
+			return false;
+	return w == wanted.len && k == key.len;
+}
+
+/* Some servers take "Name" for "name": with both in a message, nobody could say which of them they go by. */
+static void check_case(struct mcp_scan *s, const struct json_token *key)
+{
+	_Static_assert(ARRAY_LEN(fields) <= 32, "a bit each");
+	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+		if (fields[i].level != s->level)
+			continue;
+		if (&fields[i] == s->field)
+			s->exact |= UINT32_C(1) << i;
+		else if (is_similar(fields[i].key, key->text))
+			s->similar |= UINT32_C(1) << i;
+	}
+	if (s->exact & s->similar)
+		bad(s, "duplicate key but for case");
+}
+
 /* The value is decoded straight into the place where it stays. */
 static int capture(struct mcp_scan *s, const struct field *f)
 {
@@ -210,6 +254,7 @@ static int on_key(struct mcp_scan *s, const struct json_token *key)
 	int r = check_key(s, key);
 
 	s->field = find_field(s->level, key);
+	check_case(s, key);
 	if (r < 0 || s->bad || !s->field)
 		return r;
 	switch (s->field->use) {
@@ -237,6 +282,7 @@ static void begin_message(struct mcp_scan *s)
 	if (s->keys_n)
 		memset(s->keys, 0, s->keys_cap * sizeof(*s->keys));
 	s->keys_n = 0;
+	s->exact = s->similar = 0;
 }
 
 /* The message is complete; m is the element of a batch. */

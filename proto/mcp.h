@@ -50,7 +50,7 @@ void mcp_scan_finish(struct mcp_scan *s, struct mcp_view *ret);
 
 /* NULL, or what is wrong with the body, static text for people: "duplicate key", "not UTF-8", "nested deeper than 64",
  * "bytes after the message" ... Strict RFC 8259 and I-JSON: duplicate keys at the levels that are looked at (top,
- * params, _meta, clientInfo), lone surrogates in captured strings, invalid UTF-8 anywhere, NUL, depth. */
+ * params, _meta, clientInfo), keys that are looked at and come in another case, too, lone surrogates in captured strings, invalid UTF-8 anywhere, NUL, depth. */
 const char *mcp_scan_bad(const struct mcp_scan *s);
 
 /* Batches: how many messages, and each of them (index < count; at most MCP_BATCH_MAX are kept, more makes it bad). */

@@ -115,6 +115,15 @@ def test_name_that_cannot_be_told(guarded, params):
     check_denied(post, gateway, body, "--deny-tool: the message does not say which")
 
 
+@pytest.mark.parametrize("params", ['{"name":"ls","Name":"rm"}', '{"NAME":"rm","name":"ls"}'])
+def test_name_that_is_there_twice_but_for_case(guarded, params):
+    """A server that takes keys in any case would go by the other one."""
+    gateway, post = guarded("--deny-tool", "rm")
+    answer, seen = post(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % params.encode())
+    assert (answer.status, answer.json()["error"]["data"]["reason"], seen) == (400, "bad-request", [])
+    assert records(gateway)[0]["mcp_rule"].endswith("duplicate key but for case")
+
+
 def test_batch_with_one_denied_message(guarded):
     """The batch is refused whole; the record tells which message it was."""
     gateway, post = guarded("--deny-tool", "rm")

@@ -189,6 +189,16 @@ START_TEST(spellings)
 	       "none !duplicate key");
 	expect("{\"a\":{\"a\":1,\"a\":2},\"params\":{\"a\":1,\"_meta\":{\"a\":1}}}", "none");
 	expect("{\"Method\":\"a\",\"METHOD\":\"a\"}", "none");
+	expect("{\"method\":\"a\",\"METHOD\":\"a\"}", "none method=a !duplicate key but for case");
+	expect("{\"Method\":\"a\",\"m\\u0065thod\":\"a\"}", "none !duplicate key but for case");
+	expect(CALL("\"name\":\"a\",\"nAme\":\"b\""), "none method=tools/call id=1 name=a !duplicate key but for case");
+	expect(CALL("\"uri\":\"a\",\"ur\\u0131\":\"b\""), "none method=tools/call id=1 uri=a !duplicate key but for case");
+	expect("{\"params\":{\"name\":\"a\"},\"param\\u017f\":{\"name\":\"b\"}}", "none name=a !duplicate key but for case");
+	expect("{\"params\":{\"name\":\"a\"},\"Name\":\"b\"}", "none name=a");
+	expect(CALL("\"name\":\"a\",\"namen\":\"b\",\"nam\":1,\"arguments\":{\"Name\":1,\"name\":1}"),
+	       "request method=tools/call id=1 name=a arguments={\"Name\":1,\"name\":1}");
+	expect("[" CALL("\"name\":\"a\"") "," CALL("\"Name\":\"b\"") "]",
+	       "batch; request method=tools/call id=1 name=a; request method=tools/call id=1");
 	expect("{\"method\\u0000\":\"a\"}", "none !NUL in a key");
 	expect("{\"method\":\"a\\u0000b\"}", "none !NUL in a name");
 	expect(CALL("\"name\":\"a\\u0000b\""), "none method=tools/call id=1 name_bad !NUL in a name");
