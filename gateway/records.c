@@ -109,7 +109,7 @@ static void open_session(struct records *r, const struct session_status *st, con
 static void failed(struct records *r, const struct session_status *st)
 {
 	struct audit_note n = { .reason = session_failure_name(st->failure), .detail = st->detail, .bad = true };
-	bool is_auth = st->failure == SESSION_TOKEN_REFUSED || st->failure == SESSION_TLS;
+	bool is_auth = st->failure == SESSION_TOKEN_REFUSED || st->failure == SESSION_TOKEN_REVOKED || st->failure == SESSION_TLS;
 
 	if (st->over)
 		close_session(r, session_failure_name(st->failure), st->detail, st->failure != SESSION_RELAY_STOPPED);

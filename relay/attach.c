@@ -9,6 +9,7 @@
 #include "daemon/digest.h"
 #include "daemon/token.h"
 #include "relay/call.h"
+#include "relay/records.h"
 
 enum { KEPT_BYTES_MAX = 256 * 1024 * 1024 };
 
@@ -436,6 +437,7 @@ static void revoke(struct attached *a)
 			      { "MCP_REASON", tp_reason_name(TP_REASON_TOKEN_REVOKED) }),
 		   "tunnel %s: session %.8s is over: its token is no longer valid; %zu calls end with token-revoked", a->tunnel_id, a->session,
 		   tp_conn_streams(transport_conn(a->transport)));
+	records_auth_failure(a->relay, span_of(a->tunnel_id), a->peer, "the token of a gateway's session is no longer valid");
 	transport_close(a->transport, TP_REASON_TOKEN_REVOKED, detail);
 	attached_end(a, TP_REASON_TOKEN_REVOKED, TP_REASON_TOKEN_REVOKED, detail);
 }

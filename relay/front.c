@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "relay/attach.h"
 #include "relay/front_private.h"
+#include "relay/records.h"
 
 enum {
 	OPEN_TIMEOUT_MS = 10 * 1000, /* TLS handshake */
@@ -378,6 +379,7 @@ void front_new(struct relay *r, int take_fd, struct tls_context *tls)
 void front_revoke(struct relay *r)
 {
 	struct front *f, *next;
+	char peer[128];
 
 	for (f = TAILQ_FIRST(&r->fronts); f; f = next) {
 		next = TAILQ_NEXT(f, link);
@@ -385,6 +387,8 @@ void front_revoke(struct relay *r)
 		    registry_key_is_good(r->registry, span_of(f->agent_tunnel), f->secret))
 			continue;
 		if (f->call) {
+			channel_peer(f->channel, peer, sizeof(peer));
+			records_auth_failure(r, span_of(f->agent_tunnel), peer, "the key of an agent with an open call is no longer valid");
 			call_abort(f->call, TP_REASON_KEY_REVOKED, "the agent was removed");
 		} else {
 			hold_remove(&f->held);

@@ -109,6 +109,7 @@ def test_an_ended_token_ends_its_session(audited_pair, raw_control, fresh_key, h
         wait_until(lambda: records(log, "session.close"), 10, f"session.close in {log}")
         closed = records(log, "session.close")[-1]
         assert (closed["mcp_reason"], closed["priority"]) == ("token-revoked", "4")
+        wait_until(lambda: records(log, "auth.failure"), 10, f"auth.failure in {log}")
         wait_until(lambda: len(records(log, "call.response")) == 2, 10, f"call.response in {log}")
         assert records(log, "call.response")[-1]["mcp_reason"] == "token-revoked"
     if how == "removed":
@@ -210,6 +211,7 @@ def test_a_removed_agent_is_cut_off(audited_pair, raw_control, fresh_key):
         wait_until(lambda: len(records(log, "call.response")) == 2, 10, f"call.response in {log}")
         endings = {r["mcp_reason"]: r["mcp_status"] for r in records(log, "call.response")}
         assert endings["key-revoked"] == "cancelled"
+    assert "the key of an agent with an open call" in records(file, "auth.failure")[0]["message"]
 
 
 def test_a_removed_agent_that_waits_for_a_gateway(relay_pair):
