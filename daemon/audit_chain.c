@@ -19,11 +19,28 @@ struct span audit_chain_message(struct span message)
 	return span_make(message.p, message.len - tail);
 }
 
+static bool is_ours(const char *name)
+{
+	return name[0] == 'M' && name[1] == 'C' && name[2] == 'P' && name[3] == '_';
+}
+
 static bool counts(const char *name)
 {
-	if (strncmp(name, "MCP_", 4) == 0)
-		return strcmp(name, "MCP_CHAIN") != 0;
+	if (is_ours(name))
+		return name[4] != 'C' || strcmp(name, "MCP_CHAIN") != 0;
 	return strcmp(name, "MESSAGE") == 0 || strcmp(name, "MESSAGE_ID") == 0 || strcmp(name, "PRIORITY") == 0;
+}
+
+/* A number in the order of the names, where it differs: comparing those costs more than hashing what they name. Those that
+ * begin with MCP_ are before the others. */
+static uint64_t rank(const char *name)
+{
+	const char *p = is_ours(name) ? name + 4 : name;
+	uint64_t v = 0;
+
+	for (size_t i = 0; i < sizeof(v); i++)
+		v = v << 8 | (uint8_t)(*p ? *p++ : 0);
+	return v >> 1 | (uint64_t)!is_ours(name) << 63;
 }
 
 static int compare(const struct journal_field *a, const struct journal_field *b)
@@ -35,26 +52,37 @@ static int compare(const struct journal_field *a, const struct journal_field *b)
 	return r ? r : (a->value.len > b->value.len) - (a->value.len < b->value.len);
 }
 
+struct ranked {
+	uint64_t rank;
+	struct journal_field *field;
+};
+
 /* Few, and mostly in order already. */
-static void insert(struct journal_field *sorted, size_t n, struct journal_field f)
+static void insert(struct ranked *sorted, size_t n, struct journal_field *f)
 {
-	while (n > 0 && compare(&sorted[n - 1], &f) > 0) {
+	const uint64_t at = rank(f->name);
+
+	while (n > 0 && (sorted[n - 1].rank > at || (sorted[n - 1].rank == at && compare(sorted[n - 1].field, f) > 0))) {
 		sorted[n] = sorted[n - 1];
 		n--;
 	}
-	sorted[n] = f;
+	sorted[n] = (struct ranked){ at, f };
 }
 
-/* Digest calls cost more than short values do, so these are collected. */
+/* Digest calls cost more than short values do, so these are collected: nearly always all of a record. */
 struct gather {
 	struct digest *digest;
 	size_t n;
 	int error;
-	char bytes[2048];
+	char bytes[4096];
 };
 
 static void gather_flush(struct gather *g)
 {
+	if (!g->digest)
+		g->digest = digest_new();
+	if (!g->digest)
+		g->error = -ENOMEM;
 	if (g->error == 0)
 		g->error = digest_update(g->digest, g->bytes, g->n);
 	g->n = 0;
@@ -72,57 +100,72 @@ static void gather_put(struct gather *g, const char *p, size_t len)
 	}
 }
 
+/* What is between name and value. */
 static void gather_size(struct gather *g, size_t value)
 {
-	char digits[20];
-	size_t at = sizeof(digits);
+	char text[22];
+	size_t at = sizeof(text);
 
+	text[--at] = ':';
 	do {
-		digits[--at] = (char)('0' + value % 10);
+		text[--at] = (char)('0' + value % 10);
 		value /= 10;
 	} while (value);
-	gather_put(g, digits + at, sizeof(digits) - at);
+	text[--at] = '=';
+	gather_put(g, text + at, sizeof(text) - at);
 }
 
-static int hash_fields(const struct journal_field *sorted, size_t n, uint8_t out[SHA256_LEN])
+static int gather_finish(struct gather *g, uint8_t out[SHA256_LEN])
 {
-	_cleanup_(digest_freep) struct digest *d = digest_new();
+	int r;
+
+	if (!g->digest && g->error == 0)
+		return digest_sha256(g->bytes, g->n, out);
+	gather_flush(g);
+	r = g->error < 0 ? g->error : digest_final(g->digest, out);
+	digest_free(g->digest);
+	return r;
+}
+
+static int hash_fields(const struct ranked *sorted, size_t n, uint8_t out[SHA256_LEN])
+{
 	struct gather g;
 
-	g.digest = d;
+	g.digest = NULL;
 	g.n = 0;
-	g.error = d ? 0 : -ENOMEM;
+	g.error = 0;
 	for (size_t i = 0; i < n; i++) {
-		gather_put(&g, sorted[i].name, strlen(sorted[i].name));
-		gather_put(&g, "=", 1);
-		gather_size(&g, sorted[i].value.len);
-		gather_put(&g, ":", 1);
-		gather_put(&g, sorted[i].value.p, sorted[i].value.len);
+		const struct journal_field *f = sorted[i].field;
+
+		gather_put(&g, f->name, strlen(f->name));
+		gather_size(&g, f->value.len);
+		gather_put(&g, f->value.p, f->value.len);
 		gather_put(&g, "\n", 1);
 	}
-	gather_flush(&g);
-	return g.error < 0 ? g.error : digest_final(d, out);
+	return gather_finish(&g, out);
 }
 
 int audit_chain(const struct journal_field *fields, size_t n, char out[AUDIT_CHAIN_HEX + 1])
 {
-	struct journal_field sorted[AUDIT_CHAIN_FIELDS_MAX];
+	struct journal_field kept[AUDIT_CHAIN_FIELDS_MAX];
+	struct ranked sorted[AUDIT_CHAIN_FIELDS_MAX];
 	uint8_t digest[SHA256_LEN];
-	size_t n_sorted = 0;
+	size_t n_kept = 0;
 	int r;
 
 	for (size_t i = 0; i < n; i++) {
-		struct journal_field f = fields[i];
+		struct journal_field *f = &kept[n_kept];
 
-		if (!counts(f.name))
+		if (!counts(fields[i].name))
 			continue;
-		if (n_sorted == AUDIT_CHAIN_FIELDS_MAX)
+		if (n_kept == AUDIT_CHAIN_FIELDS_MAX)
 			return -E2BIG;
-		if (strcmp(f.name, "MESSAGE") == 0)
-			f.value = audit_chain_message(f.value);
-		insert(sorted, n_sorted++, f);
+		*f = fields[i];
+		if (f->name[1] == 'E' && strcmp(f->name, "MESSAGE") == 0)
+			f->value = audit_chain_message(f->value);
+		insert(sorted, n_kept++, f);
 	}
-	r = hash_fields(sorted, n_sorted, digest);
+	r = hash_fields(sorted, n_kept, digest);
 	if (r < 0)
 		return r;
 	hex_encode(digest, sizeof(digest), out);

@@ -116,36 +116,42 @@ bool audit_writer_is_file(const struct audit_writer *w)
 
 /* ---- The batch ---- */
 
+static const char *find(const char *p, const char *end, int c)
+{
+	const char *at = p < end ? memchr(p, c, (size_t)(end - p)) : NULL;
+
+	return at ? at : end;
+}
+
 /* Values have no control characters and are UTF-8 (see audit_record.h). */
 static char *put_value(char *at, struct span s)
 {
-	const char *mark = s.p, *end = s.p + s.len;
+	const char *p = s.p, *end = p + s.len, *quote = find(p, end, '"'), *slash = find(p, end, '\\');
 
-	for (const char *p = s.p; p < end; p++) {
-		if (*p != '"' && *p != '\\')
-			continue;
-		at = mempcpy(at, mark, (size_t)(p - mark));
+	while (quote < end || slash < end) {
+		const char *stop = MIN(quote, slash);
+
+		at = mempcpy(at, p, (size_t)(stop - p));
 		*at++ = '\\';
-		mark = p;
+		*at++ = *stop;
+		p = stop + 1;
+		if (stop == quote)
+			quote = find(p, end, '"');
+		else
+			slash = find(p, end, '\\');
 	}
-	return mark < end ? mempcpy(at, mark, (size_t)(end - mark)) : at;
+	return p < end ? mempcpy(at, p, (size_t)(end - p)) : at;
 }
 
-static char *put_field(char *at, const struct journal_field *f)
+static char *put_field(char *at, struct span name, struct span value)
 {
 	*at++ = '"';
-	for (const char *p = f->name; *p; p++)
-		*at++ = *p >= 'A' && *p <= 'Z' ? (char)(*p | 0x20) : *p;
+	for (size_t i = 0; i < name.len; i++)
+		*at++ = name.p[i] >= 'A' && name.p[i] <= 'Z' ? (char)(name.p[i] | 0x20) : name.p[i];
 	at = mempcpy(at, "\":\"", 3);
-	at = put_value(at, f->value);
+	at = put_value(at, value);
 	*at++ = '"';
 	return at;
-}
-
-/* The most that a field can take: every byte of the value escaped, and the marks around it. */
-static size_t field_bytes(const struct journal_field *f)
-{
-	return strlen(f->name) + 2 * f->value.len + 6;
 }
 
 static int make_line(const struct journal_field *fields, size_t n, char *dst, size_t size, size_t *ret_len)
@@ -153,10 +159,13 @@ static int make_line(const struct journal_field *fields, size_t n, char *dst, si
 	char *at = dst, *end = dst + size;
 
 	for (size_t i = 0; i < n; i++) {
-		if (field_bytes(&fields[i]) + 2 > (size_t)(end - at))
+		struct span name = span_of(fields[i].name);
+
+		/* The most that it can take: every byte of the value escaped, and the marks around it. */
+		if (name.len + 2 * fields[i].value.len + 8 > (size_t)(end - at))
 			return -ENOBUFS;
 		*at++ = i ? ',' : '{';
-		at = put_field(at, &fields[i]);
+		at = put_field(at, name, fields[i].value);
 	}
 	*at++ = '}';
 	*at++ = '\n';

@@ -136,18 +136,46 @@ START_TEST(names_twice)
 }
 END_TEST
 
+/* Names that differ late, or are the beginning of others; in every rotation, and backwards. */
+START_TEST(names_alike)
+{
+	static const char *const names[] = { "MCP_RESP_BYTES", "MCP_RESP_BYTE", "MCP_RESP_BYT", "MCP_RESP_BYTESX",
+					     "MCP_RESP_BYS",   "MCP_RESP_BYTA", "MCP_",		"MCP_A",
+					     "MESSAGE",	       "MESSAGE_ID",	"PRIORITY" };
+	enum { COUNT = ARRAY_LEN(names) };
+	struct journal_field f[COUNT];
+
+	for (size_t turn = 0; turn < 2 * (size_t)COUNT; turn++) {
+		for (size_t i = 0; i < COUNT; i++) {
+			size_t from = turn < COUNT ? turn + i : turn + COUNT - i;
+
+			f[i] = (struct journal_field){ names[from % COUNT], SPAN("v") };
+		}
+		ck_assert_str_eq(chain_of(f, COUNT), "59ec7c0a2fa2f021f7015068b4c2c14cb27fdb8b71e0d8a082e8f778385e0ffc");
+	}
+}
+END_TEST
+
 /* Around the size in which short values are collected; computed with Python's hashlib too. */
 START_TEST(long_values)
 {
-	struct journal_field f[] = { { "MCP_A", { NULL, 1990 } }, { "MCP_B", { NULL, 100 } },
-				     { "MCP_C", { NULL, 5000 } }, { "MCP_D", { NULL, 2048 } } };
+	static const struct {
+		size_t len[4];
+		const char *expect;
+	} rows[] = {
+		{ { 1990, 100, 5000, 2048 }, "5fbb45a2e1d1690d236220ba6caf1451718dd84115f5937742f3b5b9bdb2beb1" },
+		{ { 4000, 72, 4096, 4095 }, "6f8b1b0f83fcb2ed90f0cbe470bd3252b8cbf77568f2d5d5763a106ff67423f8" },
+	};
+	struct journal_field f[] = { { .name = "MCP_A" }, { .name = "MCP_B" }, { .name = "MCP_C" }, { .name = "MCP_D" } };
 	static char text[4][5000];
 
-	for (size_t i = 0; i < ARRAY_LEN(f); i++) {
-		memset(text[i], "xyzw"[i], sizeof(text[i]));
-		f[i].value.p = text[i];
+	for (size_t row = 0; row < ARRAY_LEN(rows); row++) {
+		for (size_t i = 0; i < ARRAY_LEN(f); i++) {
+			memset(text[i], "xyzw"[i], sizeof(text[i]));
+			f[i].value = span_make(text[i], rows[row].len[i]);
+		}
+		ck_assert_str_eq(chain_of(f, ARRAY_LEN(f)), rows[row].expect);
 	}
-	ck_assert_str_eq(chain_of(f, ARRAY_LEN(f)), "5fbb45a2e1d1690d236220ba6caf1451718dd84115f5937742f3b5b9bdb2beb1");
 }
 END_TEST
 
@@ -197,4 +225,4 @@ START_TEST(speed)
 END_TEST
 
 UNIT_MAIN("audit_chain", ADD(known_answer) ADD(order_does_not_count) ADD(what_counts) ADD(message_without_its_last_word)
-	  ADD(names_twice) ADD(long_values) ADD(bounds) ADD(speed))
+	  ADD(names_twice) ADD(names_alike) ADD(long_values) ADD(bounds) ADD(speed))

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/audit_writer.h"
 #include "proto/reasons.h"
 #include "tests/lib/audit_case.h"
 
@@ -286,6 +287,34 @@ START_TEST(reopen)
 }
 END_TEST
 
+/* Records go into a batch while the longest form of each finds room. */
+START_TEST(batch_full)
+{
+	enum { QUOTES = 2000 };
+	_cleanup_(audit_writer_freep) struct audit_writer *w = NULL;
+	char own[512], value[QUOTES], why[128];
+	const struct journal_field f = { "MESSAGE", span_make(value, sizeof(value)) };
+	const size_t line = sizeof("{\"message\":\"\"}") + 2 * (size_t)QUOTES;
+	size_t n = 0;
+	int r, error;
+	struct stat st;
+
+	setup_file();
+	snprintf(own, sizeof(own), "%s.own", path);
+	memset(value, '"', sizeof(value));
+	ck_assert_int_eq(audit_writer_new(AUDIT_FILE, own, why, sizeof(why), &w), 0);
+	while ((r = audit_writer_add(w, &f, 1)) == 0)
+		n++;
+	ck_assert_int_eq(r, -ENOBUFS);
+	ck_assert_uint_eq(n, AUDIT_BATCH_BYTES / line);
+	ck_assert_uint_eq(audit_writer_send(w, &error), n);
+	ck_assert_int_eq(stat(own, &st), 0);
+	ck_assert_uint_eq((size_t)st.st_size, n * line);
+	unlink(own);
+	teardown();
+}
+END_TEST
+
 /* The file is private whatever the umask says; so is the one after a rotation. */
 START_TEST(made_private)
 {
@@ -472,5 +501,5 @@ START_TEST(flapping)
 }
 END_TEST
 
-UNIT_MAIN("audit_sinks", ADD(full) ADD(cut) ADD(sequence) ADD(left_torn) ADD(pipe_full) ADD(reopen) ADD(made_private)
-			 ADD(no_sink) ADD(bad_start) ADD(journal_gone) ADD(journal_burst) ADD(flapping))
+UNIT_MAIN("audit_sinks", ADD(full) ADD(cut) ADD(sequence) ADD(left_torn) ADD(pipe_full) ADD(reopen) ADD(batch_full)
+			 ADD(made_private) ADD(no_sink) ADD(bad_start) ADD(journal_gone) ADD(journal_burst) ADD(flapping))
