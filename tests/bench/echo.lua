@@ -9,6 +9,14 @@ if key and key ~= "" then
 	wrk.headers["Authorization"] = "Bearer " .. key
 end
 
+local pause = tonumber(os.getenv("BENCH_PAUSE_MS") or "0")
+if pause > 0 then
+	-- Not all connections in step.
+	function delay()
+		return math.random(0, 2 * pause)
+	end
+end
+
 function done(summary, latency, requests)
 	local e = summary.errors
 	local failed = e.connect + e.read + e.write + e.status + e.timeout

@@ -24,6 +24,10 @@ def cpu_seconds(pids):
     return total / TICKS
 
 
+def gateway_pids(way):
+    return [way.gateway_pid] if way.gateway_pid else []
+
+
 def memory_kb(pids):
     """(resident, private dirty) of all."""
     rss = dirty = 0
@@ -34,20 +38,24 @@ def memory_kb(pids):
     return rss, dirty
 
 
-def wrk(way, connections, seconds):
-    """calls/s, p50 and p99 in microseconds, CPU microseconds per call of what is between caller and server."""
-    before = cpu_seconds(way.pids())
+def wrk(way, connections, seconds, pause_ms=0):
+    """calls/s, p50 and p99 in microseconds, CPU microseconds per call of what is between caller and server.
+
+    pause_ms: how long each connection waits between an answer and the next call.
+    """
+    before, gateway_before = cpu_seconds(way.pids()), cpu_seconds(gateway_pids(way))
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(HERE / "echo.lua"), way.url],
-        env=dict(os.environ, BENCH_KEY=way.key), stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    spent = cpu_seconds(way.pids()) - before
+        env=dict(os.environ, BENCH_KEY=way.key, BENCH_PAUSE_MS=str(pause_ms)), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    spent, gateway_spent = cpu_seconds(way.pids()) - before, cpu_seconds(gateway_pids(way)) - gateway_before
     found = re.search(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+)$", done.stdout, re.M)
     if not found:
         raise RuntimeError(f"wrk said: {done.stdout} {done.stderr}")
     calls, micros, p50, p99, failed = map(int, found.groups())
     way.between_runs()
     return {"calls": calls, "calls_s": calls / (micros / 1e6), "p50_us": p50, "p99_us": p99, "failed": failed,
-            "cpu_us": spent * 1e6 / calls if calls and way.pids() else None}
+            "cpu_us": spent * 1e6 / calls if calls and way.pids() else None,
+            "gateway_us": gateway_spent * 1e6 / calls if calls and way.gateway_pid else None}
 
 
 def curl_argv(way, size, scratch):
@@ -112,7 +120,7 @@ def idle_streams(way, count):
     """Memory with nothing open and with count GET streams open, in kB."""
     parts = urllib.parse.urlsplit(way.url)
     time.sleep(0.5)
-    alone = [way.gateway_pid] if way.gateway_pid else []
+    alone = gateway_pids(way)
     idle, gateway_idle = memory_kb(way.pids()), memory_kb(alone)[1]
     with contextlib.ExitStack() as stack:
         for _ in range(count):

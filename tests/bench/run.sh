@@ -26,6 +26,8 @@ usage: sh tests/bench/run.sh [--quick] [--only direct,ssh,tunnel,audited] [--bui
   --path         only the tunnel, over 100 Mbit and 80 ms (network namespaces: needs root and iproute2)
   --queue        of the link, before it drops (default 600k)
   --congestion   TCP congestion control of both ends, instead of the kernel's default
+       sh tests/bench/run.sh --audit-cost [--quick] [--rounds N] [--seconds N] [--build-dir DIR]
+  --audit-cost   what the audit log costs, and what a slow journald does (needs root and systemd-journald)
        sh tests/bench/run.sh --cost [--quick] [--seconds N] [--build-dir DIR]
   --cost         what resumption costs, in instructions per call (needs valgrind; default build build-cost, with debug symbols)
 EOF
@@ -43,6 +45,7 @@ while [ $# -gt 0 ]; do
 	--rounds | --seconds | --ssh-cipher | --audit | --json | --queue | --congestion) rest="$rest $1 $2"; shift 2 ;;
 	--path) what=path only=tunnel; shift ;;
 	--cost) what=cost only=tunnel; shift ;;
+	--audit-cost) what=audit only=tunnel; shift ;;
 	--help) usage; exit 0 ;;
 	*) usage >&2; exit 2 ;;
 	esac
@@ -53,6 +56,7 @@ need python3 python3
 case $what in
 path) need ip iproute2 ;;
 cost) need wrk wrk; need callgrind_control valgrind ;;
+audit) need wrk wrk; need unshare util-linux; need journalctl systemd ;;
 all) need wrk wrk; need curl curl ;;
 esac
 need meson meson
@@ -97,6 +101,10 @@ export NO_PROXY=localhost,127.0.0.1 no_proxy=localhost,127.0.0.1
 if [ $what = cost ]; then
 	# shellcheck disable=SC2086
 	exec python3 -B "$here/cost.py" --build-dir "$build" $rest
+fi
+if [ $what = audit ]; then
+	# shellcheck disable=SC2086
+	exec python3 -B "$here/audit.py" --build-dir "$build" $rest
 fi
 # shellcheck disable=SC2086
 exec python3 "$here/bench.py" --build-dir "$build" --only "$only" $rest

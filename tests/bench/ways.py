@@ -210,7 +210,9 @@ class Tunnel(Way):
 
     name = "tunnel"
     build = None
-    audit = "none"
+    audit = relay_audit = "none"
+    prefix = ()  # before the programs
+    gateway_options = ()
 
     def _binary(self, folder, name):
         return pathlib.Path(self.build) / folder / name
@@ -226,34 +228,39 @@ class Tunnel(Way):
         run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
             "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
             "-keyout", self.cert_key, "-out", self.cert)
-        token = run(self.relay_bin, "tunnel", "add", "bench", "--state-dir", self.state).split()[-1]
-        key = run(self.relay_bin, "agent", "add", "bench-agent", "--tunnel", "bench", "--state-dir", self.state)
-        for name, secret in (("token", token), ("agent-key", key.split()[-1])):
-            with open(os.open(self.dir / name, os.O_CREAT | os.O_WRONLY, 0o600), "w") as f:
+        self._tunnel("bench", self.dir / "token", self.dir / "agent-key")
+
+    def _tunnel(self, name, token_file, key_file):
+        token = run(self.relay_bin, "tunnel", "add", name, "--state-dir", self.state).split()[-1]
+        key = run(self.relay_bin, "agent", "add", f"{name}-agent", "--tunnel", name, "--state-dir", self.state)
+        for path, secret in ((token_file, token), (key_file, key.split()[-1])):
+            with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as f:
                 f.write(secret + "\n")
 
+    def _sink(self, side, audit):
+        return f"file:{self.dir}/{side}-audit.jsonl" if audit == "file" else audit
+
     def _relay(self):
-        relay = self.program("relay", self.relay_bin, "--listen", "http://127.0.0.1:0", "--listen",
+        relay = self.program("relay", *self.prefix, self.relay_bin, "--listen", "http://127.0.0.1:0", "--listen",
                              "https://127.0.0.1:0", "--tls-cert", self.cert, "--tls-key", self.cert_key,
-                             "--state-dir", self.state, "--audit", "none")
+                             "--state-dir", self.state, "--audit", self._sink("relay", self.relay_audit))
         plain = relay.wait_for(r"listening on http://127\.0\.0\.1:(\d+)").group(1)
         tls = relay.wait_for(r"listening on https://127\.0\.0\.1:(\d+)").group(1)
         return plain, tls
 
-    def _gateway(self, tls):
-        self.audit_file = self.dir / "audit.jsonl"
+    def _gateway(self, tls, name="gateway", token="token", audit=None, prefix=None):
+        """Its process, the port where it tells its health, and how long it took."""
         began = time.monotonic()
-        gateway = self.program("gateway", self.gateway_bin, "--token-file", self.dir / "token", "--mcp-server-url",
-                               self.upstream, "--control-plane", f"wss://localhost:{tls}/v1/tunnel", "--ca-file",
-                               self.cert, "--health-listen", "127.0.0.1:0", "--audit",
-                               f"file:{self.audit_file}" if self.audit == "file" else self.audit)
-        self.gateway_pid = gateway.pid
+        gateway = self.program(name, *(self.prefix if prefix is None else prefix), self.gateway_bin, "--token-file",
+                               self.dir / token, "--mcp-server-url", self.upstream, "--control-plane",
+                               f"wss://localhost:{tls}/v1/tunnel", "--ca-file", self.cert, "--health-listen",
+                               "127.0.0.1:0", "--audit", self._sink(name, audit or self.audit), *self.gateway_options)
         health = int(gateway.wait_for(r"health on http://127\.0\.0\.1:(\d+)").group(1))
         while not self._is_ready(health):
             if time.monotonic() - began > READY_WITHIN_S or gateway.proc.poll() is not None:
                 raise Failed(f"the gateway did not get ready; its last words:\n{gateway.last_words()}")
             time.sleep(0.001)
-        self.start_ms = (time.monotonic() - began) * 1000
+        return gateway, health, (time.monotonic() - began) * 1000
 
     @staticmethod
     def _is_ready(port):
@@ -270,12 +277,13 @@ class Tunnel(Way):
         self._prepare()
         self.key = (self.dir / "agent-key").read_text().strip()
         plain, tls = self._relay()
-        self._gateway(tls)
+        gateway, self.health, self.start_ms = self._gateway(tls)
+        self.gateway_pid = gateway.pid
         self.url = f"http://127.0.0.1:{plain}/t/bench/mcp"
 
     def between_runs(self):
-        if self.audit_file.exists():
-            os.truncate(self.audit_file, 0)
+        for file in self.dir.glob("*-audit.jsonl"):
+            os.truncate(file, 0)
 
     def sizes(self):
         found = {}
