@@ -158,21 +158,32 @@ def test_closed_once_a_method_is_allowed(guarded):
     check_denied(post, gateway, notification, "--allow-method: no pattern matches")
 
 
-@pytest.mark.parametrize("client, era", [("ts2", "legacy"), ("py2", "legacy"), ("ts1", "legacy")])
-def test_sdk_client(relay_pair, servers, drivers, client, era):
+@pytest.mark.parametrize("client", ["ts1", "ts2", "py2"])
+def test_sdk_client(relay_pair, servers, drivers, client):
     """A client made with an official SDK hears why, and its session goes on."""
     _, gateway, endpoint = relay_pair(
         gateway_options=("--allow-tool", "check_*", "--allow-tool", "echo", "--deny-tool", "check_secret"),
         upstream=servers.url("stock"),
     )
     calls = [["check_stock", {"sku": "A-1"}], ["blob", {"size": 10}], ["check_secret", {}], ["echo", {"text": "on"}]]
-    results = drivers[client].run(endpoint, "call", calls=calls, era=era)
+    results = drivers[client].run(endpoint, "call", calls=calls, era="legacy")
     assert "1200" in str(results[0]["result"]) and "on" in str(results[3]["result"])
     assert "denied by --allow-tool: no pattern matches" in re.sub(r"\\+", "", results[1]["error"]["message"])
     assert 'denied by --deny-tool "check_secret"' in re.sub(r"\\+", "", results[2]["error"]["message"])
     wait_until(lambda: len([r for r in records(gateway) if r.get("mcp_tool")]) == 6, 5, "the records of four calls")
     denied = [r["mcp_tool"] for r in records(gateway) if r["mcp_event"] == "call.denied"]
     assert denied == ["blob", "check_secret"]
+
+
+@pytest.mark.parametrize("client", ["ts2", "py2"])
+def test_sdk_client_of_2026(relay_pair, servers, drivers, client):
+    """Without a session, and with headers that repeat what the message says."""
+    _, gateway, endpoint = relay_pair(gateway_options=("--deny-tool", "sec*"), upstream=servers.url("stateless"))
+    calls = [["secret", {}], ["echo", {"text": "still on"}]]
+    results = drivers[client].run(endpoint, "call", calls=calls, era="modern")
+    assert 'denied by --deny-tool "sec*"' in re.sub(r"\\+", "", results[0]["error"]["message"])
+    assert "still on" in str(results[1]["result"])
+    assert [r["mcp_tool"] for r in records(gateway) if r["mcp_event"] == "call.denied"] == ["secret"]
 
 
 def test_dry_run(guarded):
