@@ -196,15 +196,27 @@ static void check_anywhere(struct check *c)
 		      "journald keeps records in memory only: Storage=, or there is no room on the disk");
 }
 
+/* Records are not on disk, and nobody knows yet whether they are elsewhere: the disk is looked at again from there. */
+static void stay_unless_judged(struct check *c, struct audit_read_pos *before)
+{
+	struct audit_read_pos passed = c->disk;
+
+	if (c->result.state == AUDIT_WATCH_MISSING || c->result.state == AUDIT_WATCH_VOLATILE)
+		return;
+	c->disk = *before;
+	*before = passed;
+}
+
 static void check_disk(struct check *c)
 {
 	char path[DIRECTORY_MAX];
+	struct audit_read_pos before = { 0 };
 	struct audit_read_scan s = { 0 };
-	int r = 0;
+	int r = audit_read_pos_copy(&before, &c->disk);
 
 	if (c->directory[0])
 		snprintf(path, sizeof(path), "%s", c->directory);
-	else
+	else if (r == 0)
 		r = audit_read_disk(path, sizeof(path));
 	if (r == 0)
 		r = scan(c, path, &c->disk, &s);
@@ -217,6 +229,9 @@ static void check_disk(struct check *c)
 		take_scan(c, &s);
 	else
 		check_anywhere(c);
+	if (s.missing)
+		stay_unless_judged(c, &before);
+	audit_read_pos_done(&before);
 }
 
 static void check_run(void *user)

@@ -19,6 +19,8 @@ struct audit_watch_result result;
 atomic_bool disk_hangs;
 sem_t disk_answers;
 int misses;
+useconds_t slow_us, slow_elsewhere_us;
+static atomic_bool elsewhere;
 
 int __real_sd_journal_open(sd_journal **ret, int flags);
 int __wrap_sd_journal_open(sd_journal **ret, int flags);
@@ -26,6 +28,7 @@ int __wrap_sd_journal_open(sd_journal **ret, int flags)
 {
 	if (atomic_load(&disk_hangs))
 		sem_wait(&disk_answers);
+	elsewhere = true;
 	return __real_sd_journal_open(ret, flags);
 }
 
@@ -39,6 +42,7 @@ int __wrap_sd_journal_open_directory(sd_journal **ret, const char *path, int fla
 		misses--;
 		path = "/run/systemd";
 	}
+	elsewhere = false;
 	return __real_sd_journal_open_directory(ret, path, flags);
 }
 
@@ -46,7 +50,6 @@ int __wrap_sd_journal_open_directory(sd_journal **ret, const char *path, int fla
 
 const char *cut_file;
 int cut_after;
-useconds_t slow_us;
 
 int __real_sd_journal_next(sd_journal *j);
 int __wrap_sd_journal_next(sd_journal *j);
@@ -54,7 +57,9 @@ int __wrap_sd_journal_next(sd_journal *j)
 {
 	if (cut_file && --cut_after == 0 && truncate(cut_file, 8192) < 0)
 		perror(cut_file);
-	if (slow_us)
+	if (elsewhere && slow_elsewhere_us)
+		usleep(slow_elsewhere_us);
+	else if (slow_us)
 		usleep(slow_us);
 	return __real_sd_journal_next(j);
 }

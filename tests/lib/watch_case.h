@@ -29,7 +29,7 @@ extern int misses; /* so many times a directory is opened without its files */
 /* This file is cut short when so many records were read. */
 extern const char *cut_file;
 extern int cut_after;
-extern useconds_t slow_us; /* each record takes that long */
+extern useconds_t slow_us, slow_elsewhere_us; /* each record takes that long; of what is not read from the disk alone */
 
 /* Keeps the result and stops the loop. user: &result. */
 void on_result(void *user, const struct audit_watch_result *r);

@@ -68,6 +68,34 @@ START_TEST(in_portions)
 }
 END_TEST
 
+/* The disk has been read to its end, past a hole, and memory not that far yet: the hole is not forgotten. */
+START_TEST(in_portions_elsewhere)
+{
+	struct audit_watch_config cfg = { .chain_id = CHAIN,
+					  .need_disk = true,
+					  .on_result = on_result,
+					  .user = &result,
+					  .first_ms = 20,
+					  .settle_ms = 10,
+					  .every_ms = 50,
+					  .stuck_ms = 10000 };
+
+	if (!setup("64m", ""))
+		return;
+	watch = audit_watch_free(watch);
+	ck_assert_int_eq(audit_watch_new(loop, worker, &cfg, &watch), 0);
+	send_range(0, 1500);
+	send_range(1501, 1600);
+	journald_sync();
+	slow_elsewhere_us = 1000;
+	audit_watch_told(watch, 1599);
+	expect(AUDIT_WATCH_MISSING, 1);
+	ck_assert_uint_eq(result.first_missing, 1500);
+	(void)wait_for(AUDIT_WATCH_WHOLE);
+	teardown();
+}
+END_TEST
+
 /* ---- The loop goes on meanwhile ---- */
 
 static uint64_t last_tick_us, last_cpu_us, longest_us, longest_cpu_us, next_seq, told_us, n_told;
@@ -285,5 +313,6 @@ START_TEST(what_cannot_be_watched)
 END_TEST
 
 UNIT_MAIN("audit_watch_trouble",
-	  ADD(a_file_that_is_not_seen) ADD(in_portions) ADD(the_loop_goes_on) ADD(no_permission) ADD(no_descriptors)
-		  ADD(a_disk_that_hangs) ADD(a_disk_that_fails) ADD(freed_while_it_reads) ADD(what_cannot_be_watched))
+	  ADD(a_file_that_is_not_seen) ADD(in_portions) ADD(in_portions_elsewhere) ADD(the_loop_goes_on) ADD(no_permission)
+		  ADD(no_descriptors) ADD(a_disk_that_hangs) ADD(a_disk_that_fails) ADD(freed_while_it_reads)
+			  ADD(what_cannot_be_watched))
