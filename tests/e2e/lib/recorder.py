@@ -12,6 +12,7 @@ class Recorder:
 
     def __init__(self, answers=None):
         self.answers, self.requests, self.wrong, self.lock = answers or {}, [], [], threading.Lock()
+        self.connections = []  # the peer's port of each request
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.authority = f"127.0.0.1:{self.listener.getsockname()[1]}".encode()
         self.url = f"http://{self.authority.decode()}/mcp"
@@ -85,6 +86,7 @@ class Recorder:
         body = b"" if problem else stream.read(int(fields.get(b"content-length", 0)))
         with self.lock:
             self.requests.append(raw + body)
+            self.connections.append(sock.getpeername()[1])
             if problem:
                 self.wrong.append((problem, raw[:500]))
         if problem:
