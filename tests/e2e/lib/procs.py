@@ -34,13 +34,18 @@ def wait_until(condition, timeout, what):
         time.sleep(0.01)
 
 
+def environment():
+    """A copy of this process's; pytest changes it meanwhile, in another thread."""
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
+
+
 class Process:
     """A child with stdout and stderr kept as lines; `name` says who it is in messages."""
 
     def __init__(self, name, argv, env=None, cwd=None, stdin=subprocess.DEVNULL, stdout_lines=True):
         self.name, self.argv, self.lines, self.out = name, [str(a) for a in argv], [], []
         self.changed = threading.Condition()
-        full = {**os.environ, **(env or {})}
+        full = {**environment(), **(env or {})}
         self.child = subprocess.Popen(
             self.argv,
             stdin=stdin,
