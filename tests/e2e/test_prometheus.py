@@ -139,6 +139,32 @@ def test_callers_make_no_series(pair):
     assert len(now) < 600
 
 
+def test_sessions_are_counted_by_reason(relay_pair):
+    relay, gateway, _ = relay_pair("--admin-listen", "127.0.0.1:0")
+
+    def ended(name, metric, reason):
+        return Scrape(relay, gateway).samples(name)[f"mcp_tunnel_{name}_{metric}_total", (("reason", reason),)]
+
+    assert ended("relay", "sessions_ended", "gateway-stopped") == 0
+    gateway.process.stop()
+    port = relay.process.wait_line(r"health on http://127\.0\.0\.1:(\d+)").group(1)
+    wait_until(lambda: 'sessions_ended_total{reason="gateway-stopped"} 1' in metrics_at(port), 10, "the session's end")
+    gateway.start()
+    now = Scrape(relay, gateway).all()
+    assert now["mcp_tunnel_gateway_session_attached_times_total", ()] == 1
+    assert now["mcp_tunnel_relay_sessions_attached_total", ()] == 2
+    relay.stop()
+    port = gateway.health_port
+    wait_until(lambda: 'session_lost_total{reason="relay-stopped"} 1' in metrics_at(port), 10, "the session's loss")
+    failed = re.compile(r'session_attempts_failed_total\{reason="connect-failed"\} [1-9]')
+    wait_until(lambda: failed.search(metrics_at(port)), 10, "an attempt that fails")
+
+
+def metrics_at(port):
+    with Connection(f"http://127.0.0.1:{port}/metrics") as connection:
+        return connection.call("GET").body.decode()
+
+
 def test_alerts(tool):
     """Each alert has a case in which it fires, and promtool finds that it does."""
     assert "SUCCESS" in check(tool, "check", "rules", RULES.name, cwd=RULES.parent)
