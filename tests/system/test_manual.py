@@ -78,6 +78,13 @@ def test_as_a_service(system):
     assert s.show("mcp-tunnel-gateway@lab.service", "ActiveState")["ActiveState"] == "active"
 
 
+def test_new_token(system):
+    said = execute(system, examples("mcp-tunnel-relay.8")[2])
+    assert re.search(r"^TUNNEL .*^prod +2 ", said.stdout, re.M | re.S), said.stdout
+    scene.wait_ready(system)
+    assert re.search(r"^prod +1 .* newest ", system.run("mcp-tunnel-relay status").stdout, re.M)
+
+
 def test_call_with_what_the_examples_made(system):
     """The agent's key of the relay's page, through the services."""
     body = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}'
