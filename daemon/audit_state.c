@@ -283,6 +283,7 @@ static int make_file(struct state_dir *d, struct audit_state *s)
 	s->fd = openat(state_dir_fd(d), FILE_NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (s->fd < 0)
 		return -errno;
+	state_dir_adopt(state_dir_fd(d), ".", s->fd);
 	set_nocow(s->fd);
 	r = reserve(s->fd, CALLS_FIRST);
 	if (r == 0)

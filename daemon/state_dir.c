@@ -41,13 +41,24 @@ struct state_dir *state_dir_close(struct state_dir *d)
 	return NULL;
 }
 
+void state_dir_adopt(int dir_fd, const char *of, int fd)
+{
+	struct stat st;
+
+	if (geteuid() == 0 && (fstatat(dir_fd, of, &st, 0) < 0 || fchown(fd, st.st_uid, st.st_gid) < 0))
+		log_debug("state: cannot give a file to its directory's owner: %s", strerror(errno));
+}
+
 static int open_dir(const char *path)
 {
+	bool made = mkdir(path, 0700) == 0;
 	int fd;
 
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+	if (!made && errno != EEXIST)
 		return -errno;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && made)
+		state_dir_adopt(fd, "..", fd);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -67,6 +78,7 @@ static int open_lock(int dir)
 
 	if (fd < 0)
 		return -errno;
+	state_dir_adopt(dir, ".", fd);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		r = errno == EWOULDBLOCK ? -EBUSY : -errno;
 		close(fd);
@@ -189,6 +201,7 @@ int state_dir_write(struct state_dir *d, const char *name, const void *p, size_t
 	fd = openat(d->fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
+	state_dir_adopt(d->fd, ".", fd);
 	r = write_all(fd, p, len);
 	close(fd);
 	if (r == 0 && renameat(d->fd, temporary, d->fd, name) < 0)

@@ -15,6 +15,9 @@ DEFINE_CLEANUP(struct state_dir *, state_dir_close)
 
 /* Of the directory, for openat(). */
 int state_dir_fd(const struct state_dir *d);
+/* What root makes there belongs to the directory's owner, whose service will have to use it; of: "." of dir_fd, or ".." for the
+ * directory itself. Others' files are left as they are. */
+void state_dir_adopt(int dir_fd, const char *of, int fd);
 /* As it was given, for people. */
 const char *state_dir_path(const struct state_dir *d);
 

@@ -68,6 +68,35 @@ START_TEST(made_and_private)
 }
 END_TEST
 
+/* By hand as root first, as a service then: what root made is its parent's owner's. */
+START_TEST(made_by_root)
+{
+	static const char *const names[] = { ".", "pid", "a" };
+	char path[200];
+	struct stat st;
+	struct state_dir *d;
+
+	if (geteuid() != 0)
+		return;
+	setup();
+	ck_assert_int_eq(chown(dir, 12345, 54321), 0);
+	d = open_it();
+	ck_assert_int_eq(state_dir_write(d, "a", "1", 1), 0);
+	state_dir_close(d);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", state, names[i]);
+		ck_assert_int_eq(stat(path, &st), 0);
+		ck_assert_msg(st.st_uid == 12345 && st.st_gid == 54321, "%s: %u:%u", path, st.st_uid, st.st_gid);
+	}
+	/* A directory that was there stays whose it is. */
+	ck_assert_int_eq(chown(state, 0, 0), 0);
+	state_dir_close(open_it());
+	ck_assert_int_eq(stat(state, &st), 0);
+	ck_assert_uint_eq(st.st_uid, 0);
+	teardown();
+}
+END_TEST
+
 START_TEST(one_process_at_a_time)
 {
 	struct state_dir *d, *other = NULL;
@@ -235,5 +264,5 @@ START_TEST(replaced_whole_or_not)
 }
 END_TEST
 
-UNIT_MAIN("state_dir", ADD(made_and_private) ADD(one_process_at_a_time) ADD(what_cannot_be_opened) ADD(small_files)
+UNIT_MAIN("state_dir", ADD(made_and_private) ADD(made_by_root) ADD(one_process_at_a_time) ADD(what_cannot_be_opened) ADD(small_files)
 	  ADD(bad_names) ADD(left_behind) ADD(replaced_whole_or_not))
