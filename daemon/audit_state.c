@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "daemon/sigbus.h"
 
@@ -108,40 +109,23 @@ void audit_state_old_done(struct audit_state_old *old)
 	*old = (struct audit_state_old){ 0 };
 }
 
-static ssize_t read_whole(int fd, void *dst, size_t size)
-{
-	size_t len = 0;
-	ssize_t n;
-
-	while (len < size) {
-		n = pread(fd, (char *)dst + len, size - len, (off_t)len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += (size_t)n;
-	}
-	return (ssize_t)len;
-}
-
 /* NULL: there is none that could be read. */
 static struct image *read_image(int fd, size_t *ret_len)
 {
 	_cleanup_(freep) struct image *m = NULL;
 	struct stat st;
-	ssize_t n;
+	size_t n;
 
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(*m) ||
 	    st.st_size > (off_t)image_bytes(AUDIT_STATE_CALLS_MAX))
 		return NULL;
 	m = calloc(1, (size_t)st.st_size);
-	n = m ? read_whole(fd, m, (size_t)st.st_size) : -ENOMEM;
-	if (n < (ssize_t)sizeof(*m) || memcmp(m->magic, magic, sizeof(magic)) != 0 || m->version != FORMAT_VERSION ||
+	if (!m || io_read_all(fd, m, (size_t)st.st_size, &n) < 0)
+		return NULL;
+	if (n < sizeof(*m) || memcmp(m->magic, magic, sizeof(magic)) != 0 || m->version != FORMAT_VERSION ||
 	    m->entry_bytes != sizeof(struct entry))
 		return NULL;
-	*ret_len = (size_t)n;
+	*ret_len = n;
 	return steal_ptr(&m);
 }
 

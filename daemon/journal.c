@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/io.h"
 
 enum {
 	NAME_MAX_LEN = 64,
@@ -150,16 +151,10 @@ static int send_bytes(int fd, struct span record)
 
 static int fill_memfd(int mem, struct span record)
 {
-	while (record.len) {
-		ssize_t n = write(mem, record.p, record.len);
+	int r = io_write_all(mem, record.p, record.len);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		record.p += n;
-		record.len -= (size_t)n;
-	}
+	if (r < 0)
+		return r;
 	if (fcntl(mem, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		return -errno;
 	return 0;

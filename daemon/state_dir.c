@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 
 enum { TEMPORARY_MAX = STATE_NAME_MAX + sizeof(".new") };
@@ -135,25 +136,19 @@ static bool name_valid(const char *name)
 	return len > 0 && len <= STATE_NAME_MAX && name[0] != '.' && !strchr(name, '/');
 }
 
-static int read_all(int fd, char *dst, size_t size, size_t *ret_len)
+/* -EFBIG: there is more. */
+static int read_file(int fd, char *dst, size_t size, size_t *ret_len)
 {
-	size_t len = 0;
-	ssize_t n;
-	char more;
+	size_t len, more = 0;
+	char byte;
+	int r = io_read_all(fd, dst, size, &len);
 
-	for (;;) {
-		/* When it is full, one byte tells whether that was all. */
-		n = len < size ? read(fd, dst + len, size - len) : read(fd, &more, 1);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		if (len == size)
-			return -EFBIG;
-		len += (size_t)n;
-	}
+	if (r == 0 && len == size)
+		r = io_read_all(fd, &byte, 1, &more);
+	if (r < 0)
+		return r;
+	if (more)
+		return -EFBIG;
 	*ret_len = len;
 	return 0;
 }
@@ -167,24 +162,9 @@ int state_dir_read(struct state_dir *d, const char *name, char *dst, size_t size
 	fd = openat(d->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return -errno;
-	r = read_all(fd, dst, size, ret_len);
+	r = read_file(fd, dst, size, ret_len);
 	close(fd);
 	return r;
-}
-
-static int write_all(int fd, const char *p, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		p += n;
-		len -= (size_t)n;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
 }
 
 int state_dir_write(struct state_dir *d, const char *name, const void *p, size_t len)
@@ -202,7 +182,9 @@ int state_dir_write(struct state_dir *d, const char *name, const void *p, size_t
 	if (fd < 0)
 		return -errno;
 	state_dir_adopt(d->fd, ".", fd);
-	r = write_all(fd, p, len);
+	r = io_write_all(fd, p, len);
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
 	close(fd);
 	if (r == 0 && renameat(d->fd, temporary, d->fd, name) < 0)
 		r = -errno;

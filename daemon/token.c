@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/encode.h"
+#include "base/io.h"
 #include "daemon/digest.h"
 
 static const char token_prefix[] = "mtt_", key_prefix[] = "mtk_";
@@ -74,26 +75,6 @@ static int check_file(int fd, const char *what, const char *path, off_t size_max
 	return 0;
 }
 
-/* One byte more than allowed fits, so that growth since fstat() shows. */
-static int read_all(int fd, char *p, size_t size, size_t *ret_len)
-{
-	size_t len = 0;
-
-	while (len < size) {
-		ssize_t n = read(fd, p + len, size - len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += (size_t)n;
-	}
-	*ret_len = len;
-	return 0;
-}
-
 static const char *check_line(const struct secret *s)
 {
 	if (s->len > SECRET_FILE_MAX)
@@ -110,7 +91,8 @@ static const char *check_line(const struct secret *s)
 
 static int read_file(int fd, const char *what, const char *path, char *err, size_t err_size, struct secret *s)
 {
-	int r = read_all(fd, s->text, sizeof(s->text), &s->len);
+	/* One byte more than allowed fits, so that growth since fstat() shows. */
+	int r = io_read_all(fd, s->text, sizeof(s->text), &s->len);
 
 	if (r < 0) {
 		snprintf(err, err_size, "%s %s: cannot read it: %s", what, path, strerror(-r));
