@@ -7,6 +7,7 @@
 
 #include "base/span.h"
 #include "daemon/config_value.h"
+#include "daemon/url.h"
 
 struct source {
 	enum { FROM_DEFAULT, FROM_FILE, FROM_FLAG } from;
@@ -112,6 +113,20 @@ int config_fail(struct config *c, const char *name, const char *value, const cha
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
 	return fail_at(c, &src, name, value, why);
+}
+
+int config_listen_addr(struct config *c, const char *name, const char *text, const char **ret_addr)
+{
+	const char *why;
+	struct url u;
+
+	*ret_addr = NULL;
+	if (strcmp(text, "none") == 0)
+		return 0;
+	if (url_parse_listen_addr(text, &u, &why) < 0)
+		return config_fail(c, name, text, "is not an address to listen on: %s; give ADDR:PORT, unix:/PATH or none", why);
+	*ret_addr = text;
+	return 0;
 }
 
 bool config_is_set(const struct config *c, const char *name)

@@ -96,6 +96,8 @@ void config_done(const struct config_spec *spec, void *target);
 /* For finish(): writes "--name: "value" WHY" (or "FILE:LINE: name: ...") and returns -EINVAL. value is the text as
  * given, or NULL to leave it out; for a LIST the item's own pointer finds its line. */
 int config_fail(struct config *c, const char *name, const char *value, const char *fmt, ...) _printf_(4, 5);
+/* A listener of plain HTTP: ADDR:PORT, unix:/PATH, or none, which gives NULL. *ret_addr: text itself. -EINVAL by config_fail(). */
+int config_listen_addr(struct config *c, const char *name, const char *text, const char **ret_addr);
 /* Whether a flag or the file set it. */
 bool config_is_set(const struct config *c, const char *name);
 

@@ -39,21 +39,6 @@ static int finish_state(struct config *c, struct gateway_config *cfg)
 	return 0;
 }
 
-static int finish_health(struct config *c, struct gateway_config *cfg)
-{
-	const char *why;
-	struct url u;
-
-	cfg->health_addr = NULL;
-	if (strcmp(cfg->health_listen, "none") == 0)
-		return 0;
-	if (url_parse_listen_addr(cfg->health_listen, &u, &why) < 0)
-		return config_fail(c, "health-listen", cfg->health_listen,
-				   "is not an address to listen on: %s; give ADDR:PORT, unix:/PATH or none", why);
-	cfg->health_addr = cfg->health_listen;
-	return 0;
-}
-
 static int check_pair(struct config *c, const char *cert_option, const char *cert, const char *key_option, const char *key)
 {
 	if (cert && !key)
@@ -166,7 +151,7 @@ static int finish(struct config *c, void *target)
 	if (r == 0)
 		r = finish_state(c, cfg);
 	if (r == 0)
-		r = finish_health(c, cfg);
+		r = config_listen_addr(c, "health-listen", cfg->health_listen, &cfg->health_addr);
 	return r;
 }
 

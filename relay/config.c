@@ -72,21 +72,6 @@ static int finish_origins(struct config *c, struct relay_config *cfg)
 	return 0;
 }
 
-static int finish_admin(struct config *c, struct relay_config *cfg)
-{
-	const char *why;
-	struct url u;
-
-	cfg->admin_addr = NULL;
-	if (strcmp(cfg->admin_listen, "none") == 0)
-		return 0;
-	if (url_parse_listen_addr(cfg->admin_listen, &u, &why) < 0)
-		return config_fail(c, "admin-listen", cfg->admin_listen,
-				   "is not an address to listen on: %s; give ADDR:PORT, unix:/PATH or none", why);
-	cfg->admin_addr = cfg->admin_listen;
-	return 0;
-}
-
 static int finish(struct config *c, void *target)
 {
 	struct relay_config *cfg = target;
@@ -104,7 +89,7 @@ static int finish(struct config *c, void *target)
 	if (r == 0)
 		r = audit_options_finish(c, &cfg->audit);
 	if (r == 0)
-		r = finish_admin(c, cfg);
+		r = config_listen_addr(c, "admin-listen", cfg->admin_listen, &cfg->admin_addr);
 	return r;
 }
 
