@@ -32,12 +32,6 @@ static bool uses_proxy(const struct egress_config *cfg, const char *host, uint16
 	return cfg->proxy.scheme && !egress_is_bypassed(cfg->no_proxy, host, port);
 }
 
-void egress_text(const struct egress_config *cfg, const char *host, uint16_t port, char *dst, size_t size)
-{
-	snprintf(dst, size, "%s%s", uses_proxy(cfg, host, port) ? " through the proxy " : "",
-		 uses_proxy(cfg, host, port) ? cfg->proxy.authority : "");
-}
-
 static void free_memory(void *p)
 {
 	struct egress *e = p;

@@ -33,5 +33,3 @@ int egress_start(struct loop *l, const struct egress_config *cfg, const struct d
 		 struct egress **ret);
 /* No callback after this. NULL does nothing. */
 void egress_cancel(struct egress *e);
-/* For people: " through the proxy HOST:PORT", or "". */
-void egress_text(const struct egress_config *cfg, const char *host, uint16_t port, char *dst, size_t size);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/encode.h"
 #include "daemon/digest.h"
 #include "daemon/egress.h"
 #include "daemon/network.h"
@@ -69,14 +70,6 @@ bool egress_is_bypassed(const char *no_proxy, const char *host, uint16_t port)
 
 /* ---- the option ---- */
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* In place; false for what is no percent-encoding, or holds a control character. */
 static bool percent_decode(char *s)
 {
@@ -85,9 +78,8 @@ static bool percent_decode(char *s)
 	for (; *s; s++, to++) {
 		*to = *s;
 		if (*s == '%') {
-			if (hex_value(s[1]) < 0 || hex_value(s[2]) < 0)
+			if (hex_decode(span_make(s + 1, strnlen(s + 1, 2)), to, 1) < 0)
 				return false;
-			*to = (char)(hex_value(s[1]) << 4 | hex_value(s[2]));
 			s += 2;
 		}
 		if ((unsigned char)*to < ' ' || *to == 0x7f)
