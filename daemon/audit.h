@@ -149,6 +149,9 @@ void audit_event(struct audit *a, enum audit_event ev, const struct audit_note *
 enum { AUDIT_HEAD_MAX = 32 + 1 + 20 + 1 + 64 + 1 };
 const char *audit_head(const struct audit *a);
 
+/* MESSAGE_ID of audit.checkpoint, which canaries are, too. */
+#define AUDIT_CHECKPOINT_ID "ad576026d5844264a281413b1d655da9"
+
 struct audit_counters {
 	uint64_t written;     /* records that the sink took */
 	uint64_t refused;     /* calls that were refused for want of a record */

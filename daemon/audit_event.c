@@ -50,7 +50,7 @@ static const struct audit_kind gateway_start = { "gateway.start", "ed2ace8591ec4
 			       call_response = { "call.response", "ba9050821cf242d4a0d3709bbfbe2dbc" },
 			       call_denied = { "call.denied", "af8637b252624887ae3c855d6fa56728" },
 			       gap = { "audit.gap", "fd51e8e536664291b0b99ef985095b0a" },
-			       checkpoint = { "audit.checkpoint", "ad576026d5844264a281413b1d655da9" };
+			       checkpoint = { "audit.checkpoint", AUDIT_CHECKPOINT_ID };
 
 static const struct note_kind {
 	struct audit_kind kind;
@@ -61,8 +61,8 @@ static const struct note_kind {
 	[AUDIT_SESSION_RESUME] = { { "session.resume", "d81a258d093847ddab1105a431cb462d" }, '5', '4' },
 	[AUDIT_AUTH_FAILURE] = { { "auth.failure", "c55ef14be89042d78813188eafad2062" }, '4', '4' },
 	[AUDIT_CONFIG_RELOAD] = { { "config.reload", "b0b293516c8343b0b61abb3d57f9b2d6" }, '5', '3' },
-	[AUDIT_CANARY] = { { "audit.checkpoint", "ad576026d5844264a281413b1d655da9" }, '6', '6' },
-	[AUDIT_PEER_CHECKPOINT] = { { "audit.checkpoint", "ad576026d5844264a281413b1d655da9" }, '6', '6' },
+	[AUDIT_CANARY] = { { "audit.checkpoint", AUDIT_CHECKPOINT_ID }, '6', '6' },
+	[AUDIT_PEER_CHECKPOINT] = { { "audit.checkpoint", AUDIT_CHECKPOINT_ID }, '6', '6' },
 };
 
 /* ---- Parts ---- */

@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-static const char journal_socket[] = "/run/systemd/journal/socket";
+#include "daemon/journal.h"
 
 int audit_options_finish(struct config *c, struct audit_options *o)
 {
@@ -10,7 +10,7 @@ int audit_options_finish(struct config *c, struct audit_options *o)
 
 	o->chosen = o->sink_text != NULL;
 	if (!o->sink_text)
-		o->sink = access(journal_socket, F_OK) == 0 ? AUDIT_JOURNALD : AUDIT_NONE;
+		o->sink = access(JOURNAL_SOCKET, F_OK) == 0 ? AUDIT_JOURNALD : AUDIT_NONE;
 	else if (span_is(sink, "none"))
 		o->sink = AUDIT_NONE;
 	else if (span_is(sink, "journald"))

@@ -8,6 +8,7 @@
 
 #include "base/encode.h"
 #include "base/span.h"
+#include "daemon/audit.h"
 #include "daemon/audit_record.h"
 #include "daemon/digest.h"
 #include "daemon/health.h"
@@ -16,7 +17,6 @@
 #include "gateway/audit/command.h"
 
 #define DEFAULT_GATEWAY "127.0.0.1:9464"
-#define CHECKPOINT_ID "ad576026d5844264a281413b1d655da9"
 
 enum { NONCE_BYTES = 16, NONCE_LEN = 2 * NONCE_BYTES, ANSWER_MAX = 16 * 1024, CHUNK = 256 * 1024, SHOWN_MAX = 120 };
 
@@ -122,7 +122,7 @@ static void print_queries(const char *nonce)
 {
 	printf("%s\n\n", nonce);
 	printf("The gateway wrote an audit.checkpoint with this number. Where records arrive, one query finds it:\n\n");
-	printf("journal        journalctl --since -1h -a -o json MESSAGE_ID=" CHECKPOINT_ID " | grep -F %s\n", nonce);
+	printf("journal        journalctl --since -1h -a -o json MESSAGE_ID=" AUDIT_CHECKPOINT_ID " | grep -F %s\n", nonce);
 	printf("file           grep -F %s FILE\n", nonce);
 	printf("Splunk         index=* earliest=-1h \"%s\"\n", nonce);
 	printf("Elastic KQL    message : \"%s\"\n", nonce);
