@@ -1,6 +1,7 @@
 /* However a body is cut, the scan says the same; and it takes what jansson takes. First byte: where to cut; then the
  * body. */
 #include "proto/mcp.h"
+#include "tests/fuzz/pieces.h"
 
 #include <stdio.h>
 
@@ -18,19 +19,6 @@ struct said {
 	const char *bad;
 	size_t count;
 };
-
-/* A piece of 0 to 15 bytes, or of one byte each when the seed is zero. */
-static size_t next_piece(uint32_t *seed, size_t left)
-{
-	size_t n;
-
-	if (*seed == 0)
-		return 1;
-	*seed = *seed * 1664525 + 1013904223;
-	n = *seed >> 28;
-	*seed |= 1;
-	return n < left ? n : left;
-}
 
 /* Each piece in memory of its own, so that the sanitizer sees a look beyond it. */
 static void feed(struct mcp_scan *s, const uint8_t *p, size_t n)

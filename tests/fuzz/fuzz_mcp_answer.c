@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "tests/lib/answer_oracle.h"
+#include "tests/fuzz/pieces.h"
 
 #include <stdio.h>
 
@@ -17,19 +18,6 @@ struct said {
 	struct mcp_outcome outcome[N_IDS];
 	uint64_t events;
 };
-
-/* A piece of 0 to 15 bytes, or of one byte each when the seed is zero. */
-static size_t next_piece(uint32_t *seed, size_t left)
-{
-	size_t n;
-
-	if (*seed == 0)
-		return 1;
-	*seed = *seed * 1664525 + 1013904223;
-	n = *seed >> 28;
-	*seed |= 1;
-	return n < left ? n : left;
-}
 
 /* Each piece in memory of its own, so that the sanitizer sees a look beyond it. */
 static void feed(struct mcp_answer *a, const uint8_t *p, size_t n)

@@ -2,6 +2,7 @@
  * First byte: role and limit; second: where to cut; then the frames.
  */
 #include "tests/lib/ws_items.h"
+#include "tests/fuzz/pieces.h"
 
 #include <stdio.h>
 
@@ -10,19 +11,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static size_t max_message(uint8_t b)
 {
 	return (b & 2) ? SIZE_MAX : (size_t)(b >> 2);
-}
-
-/* A piece of 0 to 15 bytes, or of one byte each when the seed is zero. */
-static size_t next_piece(uint32_t *seed, size_t left)
-{
-	size_t n;
-
-	if (*seed == 0)
-		return 1;
-	*seed = *seed * 1664525 + 1013904223;
-	n = *seed >> 28;
-	*seed |= 1;
-	return n < left ? n : left;
 }
 
 static char *decode(const uint8_t *data, size_t size, bool cut, size_t *ret_len)

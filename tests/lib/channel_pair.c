@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/lib/certs.h"
+#include "tests/lib/loop_ms.h"
 
 static char dir[64];
 struct tls_context *client_tls, *server_tls;
@@ -270,19 +271,9 @@ void pair_done(struct pair *p)
 	ck_assert_uint_eq(ERR_peek_error(), 0);
 }
 
-static void on_stop(evutil_socket_t fd, short what, void *user)
-{
-	loop_stop(user);
-}
-
 void run_ms(struct loop *l, unsigned ms)
 {
-	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
-	struct event *e = event_new(loop_base(l), -1, 0, on_stop, l);
-
-	event_add(e, &tv);
-	run(l);
-	event_free(e);
+	loop_ms(l, ms);
 }
 
 void run(struct loop *l)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "tests/lib/loop_ms.h"
 
 struct loop *loop;
 struct upstream *up;
@@ -67,18 +68,9 @@ const struct upstream_ops call_ops = { .on_sent = on_sent, .on_head = on_head, .
 
 /* ---- the loop ---- */
 
-static void on_stop(evutil_socket_t fd, short what, void *user)
-{
-	loop_stop(loop);
-}
-
 void run_ms(unsigned ms)
 {
-	struct event *e = event_new(loop_base(loop), -1, 0, on_stop, NULL);
-
-	event_add(e, &(struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 });
-	ck_assert_int_eq(loop_run(loop), 0);
-	event_free(e);
+	loop_ms(loop, ms);
 }
 
 /* ---- set up ---- */

@@ -131,3 +131,15 @@ def certificate(tmp_path_factory):
 @pytest.fixture(scope="module")
 def relay(make_system, debs, certificate):
     return scene.Relay(make_system("relay"), debs["mcp-tunnel-relay"], certificate)
+
+
+@pytest.fixture(scope="module")
+def tunnel(relay):
+    """(token, agent's key)"""
+    return relay.add("prod")
+
+
+@pytest.fixture(scope="module")
+def gateway(make_system, relay, build, debs, tunnel):
+    """Installed, configured, booted and ready."""
+    return scene.make_gateway(make_system("gateway"), relay, build, debs["mcp-tunnel-gateway"], tunnel[0])

@@ -17,16 +17,6 @@ BODY = {"jsonrpc": "2.0", "id": 7, "method": "tools/call",
         "params": {"name": "echo", "arguments": {"text": "some words to send back, as a tool would get them"}}}
 
 
-@pytest.fixture(name="tunnel", scope="module")
-def _tunnel(relay):
-    return relay.add("prod")
-
-
-@pytest.fixture(name="gateway", scope="module")
-def _gateway(make_system, relay, build, debs, tunnel):
-    return scene.make_gateway(make_system("gateway"), relay, build, debs["mcp-tunnel-gateway"], tunnel[0])
-
-
 def many_calls(relay, key, count, directory, clients=32):
     """What h2load says; it makes exactly that many."""
     if not shutil.which("h2load"):

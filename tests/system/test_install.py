@@ -4,8 +4,6 @@ import os
 import re
 import time
 
-import pytest
-
 from lib import scene, shell
 from lib.scene import UNIT
 
@@ -29,11 +27,6 @@ def files(system):
     out = system.run("find / -xdev ! -path '/proc*' ! -path '/sys*' ! -path '/run*' ! -path '/dev*' ! -path '/tmp*' "
                      "! -path '/var/log/journal*' ! -path '/var/lib/dpkg*' ! -path '/root*' ! -path '/var/tmp*'").stdout
     return set(out.splitlines())
-
-
-@pytest.fixture(name="tunnel", scope="module")
-def _tunnel(relay):
-    return relay.add("prod")
 
 
 def test_without_configuration(make_system, debs):

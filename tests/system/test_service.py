@@ -3,20 +3,8 @@
 import re
 import time
 
-import pytest
-
 from lib import scene
 from lib.scene import UNIT
-
-
-@pytest.fixture(name="tunnel", scope="module")
-def _tunnel(relay):
-    return relay.add("prod")
-
-
-@pytest.fixture(name="gateway", scope="module")
-def _gateway(make_system, relay, build, debs, tunnel):
-    return scene.make_gateway(make_system("gateway"), relay, build, debs["mcp-tunnel-gateway"], tunnel[0])
 
 
 def status(system, pid):

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "proto/reasons.h"
+#include "tests/lib/loop_ms.h"
 #include "tests/lib/unit.h"
 
 /* audit_request() and its like are played by the test: what is asked of them is written to `said`, and verdicts come when the test
@@ -221,18 +222,9 @@ static void assert_said(const char *part)
 	ck_assert_msg(strstr(said, part) != NULL, "%s is not in: %s", part, said);
 }
 
-static void on_time(evutil_socket_t fd, short what, void *user)
-{
-	loop_stop(loop);
-}
-
 static void run_ms(unsigned ms)
 {
-	struct event *e = event_new(loop_base(loop), -1, 0, on_time, NULL);
-
-	event_add(e, &(struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 });
-	ck_assert_int_eq(loop_run(loop), 0);
-	event_free(e);
+	loop_ms(loop, ms);
 }
 
 #define run_until(cond)                                                                                                \

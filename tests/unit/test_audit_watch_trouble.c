@@ -27,23 +27,32 @@ START_TEST(a_file_that_is_not_seen)
 }
 END_TEST
 
+/* A watch that does not take a slow check for one that is stuck. */
+static void watch_patiently(void)
+{
+	const struct audit_watch_config cfg = {
+		.chain_id = CHAIN,
+		.need_disk = true,
+		.on_result = on_result,
+		.user = &result,
+		.first_ms = 20,
+		.settle_ms = 10,
+		.every_ms = 50,
+		.stuck_ms = 10000,
+	};
+
+	watch = audit_watch_free(watch);
+	ck_assert_int_eq(audit_watch_new(loop, worker, &cfg, &watch), 0);
+}
+
 /* A disk so slow that a check takes several turns of a thread. */
 START_TEST(in_portions)
 {
-	struct audit_watch_config cfg = { .chain_id = CHAIN,
-					  .need_disk = true,
-					  .on_result = on_result,
-					  .user = &result,
-					  .first_ms = 20,
-					  .settle_ms = 10,
-					  .every_ms = 50,
-					  .stuck_ms = 10000 };
 	uint64_t start;
 
 	if (!setup("64m", ""))
 		return;
-	watch = audit_watch_free(watch);
-	ck_assert_int_eq(audit_watch_new(loop, worker, &cfg, &watch), 0);
+	watch_patiently();
 	send_range(0, 1500);
 	send_range(1501, 2500);
 	slow_us = 1000;
@@ -71,19 +80,9 @@ END_TEST
 /* The disk has been read to its end, past a hole, and memory not that far yet: the hole is not forgotten. */
 START_TEST(in_portions_elsewhere)
 {
-	struct audit_watch_config cfg = { .chain_id = CHAIN,
-					  .need_disk = true,
-					  .on_result = on_result,
-					  .user = &result,
-					  .first_ms = 20,
-					  .settle_ms = 10,
-					  .every_ms = 50,
-					  .stuck_ms = 10000 };
-
 	if (!setup("64m", ""))
 		return;
-	watch = audit_watch_free(watch);
-	ck_assert_int_eq(audit_watch_new(loop, worker, &cfg, &watch), 0);
+	watch_patiently();
 	send_range(0, 1500);
 	send_range(1501, 1600);
 	journald_sync();

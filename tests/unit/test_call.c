@@ -4,6 +4,7 @@
 #include "daemon/digest.h"
 #include "relay/hold.h"
 #include "tests/lib/head.h"
+#include "tests/lib/loop_ms.h"
 #include "tests/lib/unit.h"
 
 #include <fcntl.h>
@@ -39,18 +40,9 @@ static size_t answer_len;
 
 /* ---- the loop ---- */
 
-static void on_stop(evutil_socket_t fd, short what, void *user)
-{
-	loop_stop(relay.loop);
-}
-
 static void run_ms(unsigned ms)
 {
-	struct event *e = event_new(loop_base(relay.loop), -1, 0, on_stop, NULL);
-
-	event_add(e, &(struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 });
-	ck_assert_int_eq(loop_run(relay.loop), 0);
-	event_free(e);
+	loop_ms(relay.loop, ms);
 }
 
 #define run_until(cond)                                                                                                \

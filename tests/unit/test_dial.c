@@ -12,6 +12,7 @@
 #include "daemon/dial.h"
 #include "daemon/listen.h"
 #include "daemon/resolve.h"
+#include "tests/lib/loop_ms.h"
 #include "tests/lib/unit.h"
 
 /* An empty label: no name server is asked, so that the answer does not depend on the network. */
@@ -93,18 +94,9 @@ static void run(void)
 	ck_assert_int_eq(loop_run(loop), 0);
 }
 
-static void on_stop(evutil_socket_t fd, short what, void *user)
-{
-	loop_stop(loop);
-}
-
 static void run_ms(unsigned ms)
 {
-	struct event *e = event_new(loop_base(loop), -1, 0, on_stop, NULL);
-
-	event_add(e, &(struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 });
-	run();
-	event_free(e);
+	loop_ms(loop, ms);
 }
 
 static void run_until_accepted(size_t n)

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "daemon/digest.h"
+#include "tests/lib/loop_ms.h"
 #include "tests/lib/unit.h"
 
 #include <arpa/inet.h>
@@ -45,18 +46,9 @@ static struct channel *gw_channel, *rl_channel;
 
 /* ---- the loop ---- */
 
-static void on_stop(evutil_socket_t fd, short what, void *user)
-{
-	loop_stop(loop);
-}
-
 static void run_ms(unsigned ms)
 {
-	struct event *e = event_new(loop_base(loop), -1, 0, on_stop, NULL);
-
-	event_add(e, &(struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 });
-	ck_assert_int_eq(loop_run(loop), 0);
-	event_free(e);
+	loop_ms(loop, ms);
 }
 
 #define run_until(cond)                                                                                                \
