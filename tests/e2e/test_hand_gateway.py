@@ -1,6 +1,7 @@
 """What the relay makes of a gateway that is not ours: it trusts nothing that comes out of a tunnel."""
 
 import contextlib
+import socket
 import threading
 
 import pytest
@@ -38,16 +39,21 @@ def hand(own, certs):
 
 
 class Agent:
-    """One request in the background, on a connection that can be looked at afterwards."""
+    """One request in the background, on a connection that can be looked at afterwards. reads: the event after which it reads."""
 
-    def __init__(self, endpoint, method="POST"):
+    def __init__(self, endpoint, method="POST", reads=None):
         self.endpoint, self.connection, self.head, self.end = endpoint, connect(endpoint, 10), None, None
+        self.reads = reads
+        if reads:
+            self.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         body = CALL if method == "POST" else None
         self.connection.request(method, endpoint.pairs() + JSON_HEADERS, body)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
     def _read(self):
+        if self.reads:
+            self.reads.wait(60)
         try:
             self.head = self.connection.head()
             self.connection.read(self.head)

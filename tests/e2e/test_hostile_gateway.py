@@ -5,6 +5,7 @@ to it and in the relay's log. Meanwhile another tunnel's call goes on, and after
 import concurrent.futures
 import re
 import socket
+import threading
 
 import pytest
 
@@ -226,8 +227,10 @@ ROWS = [
     Row(
         "more-data-than-credit",
         "call",
-        head_then(on_stream(DATA, bytes(16384), times=600)),
+        # More than the relay gives credit for and the sockets to an agent that does not read take.
+        head_then(on_stream(DATA, bytes(16384), times=2048)),
         Reset(FLOW, "more DATA than credit"),
+        agent_reads=False,
     ),
     Row("credit-of-nothing", "call", on_stream(CREDIT, u32(0)), Reset(FLOW, "CREDIT of nothing")),
     Row("credit-above-the-most", "call", on_stream(CREDIT, u32(0x7FFFFFFF)), Reset(FLOW, "credit above 2^31 - 1")),
@@ -308,7 +311,7 @@ class Stage:
         if row.state != "greeting":
             gateway.greet()
         if row.state == "call":
-            agent = Agent(endpoint)
+            agent = Agent(endpoint, reads=None if row.agent_reads else threading.Event())
             ident, _ = gateway.take_call()
         try:
             row.act(gateway, ident)
@@ -343,6 +346,8 @@ class Stage:
             _, _, same, payload = bad.read(RESET)
             reason, detail = int.from_bytes(payload[:4], "big"), payload[4:].decode()
             assert (same, reason) == (ident, row.comes.reason) and row.comes.said in detail, (reason, detail)
+            if agent.reads:
+                agent.reads.set()
             head, end = agent.finish()
             assert head.status in (499, 502) if end == "clean" else end == "truncated", (head.status, end)
             self.call_through(bad, self.endpoints[tunnel])

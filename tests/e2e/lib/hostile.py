@@ -49,6 +49,7 @@ class Row:
     act: Callable
     comes: object
     seconds: float = 0.1
+    agent_reads: bool = True  # False: not before it has come
 
 
 @contextlib.contextmanager
