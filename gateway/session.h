@@ -39,7 +39,7 @@ enum session_failure {
 	SESSION_RELAY_STOPPED,  /* "relay-stopped" */
 	SESSION_TOKEN_REVOKED,  /* "token-revoked": it was good before */
 };
-enum { SESSION_FAILURES = SESSION_RELAY_STOPPED + 1 };
+enum { SESSION_FAILURES = SESSION_TOKEN_REVOKED + 1 };
 
 struct session_config {
 	const struct url *relays; /* tried in turn */
