@@ -12,7 +12,7 @@ static bool upstream_ok(const struct gateway_status *st)
 
 static bool session_ok(const struct gateway_status *st)
 {
-	return st->session->state == SESSION_ATTACHED || st->resuming;
+	return (st->session->state == SESSION_ATTACHED && !st->session->going_away) || st->resuming;
 }
 
 static bool audit_ok(const struct gateway_status *st)
@@ -38,10 +38,21 @@ static void add_check(struct buf *out, bool first, const char *name, bool ok, co
 	buf_printf(out, "\",\"age_s\":%.1f}", (double)age_ms / 1000);
 }
 
+static const char *session_detail(const struct gateway_status *st)
+{
+	const struct session_status *s = st->session;
+
+	if (s->state == SESSION_ATTACHED)
+		return s->going_away ? "the relay sends no new calls" : "";
+	return s->detail[0] ? s->detail : "no attempt has come to an end yet";
+}
+
 static const char *session_reason(const struct gateway_status *st)
 {
 	if (st->resuming)
 		return "resuming";
+	if (st->session->state == SESSION_ATTACHED && st->session->going_away)
+		return "relay-going-away";
 	if (st->session->failure != SESSION_FAILURE_NONE)
 		return session_failure_name(st->session->failure);
 	return session_state_name(st->session->state);
@@ -54,10 +65,10 @@ bool status_ready_json(const struct gateway_status *st, struct buf *out)
 	char room[64];
 
 	buf_printf(out, "{\"ready\":%s,\"version\":\"" MCP_TUNNEL_VERSION "\",\"checks\":{", ready ? "true" : "false");
-	add_check(out, true, "session", session_ok(st), session_reason(st), st->session->detail,
+	add_check(out, true, "session", session_ok(st), session_reason(st), session_detail(st),
 		  st->now_ms - st->session->since_ms);
 	add_check(out, false, "upstream", upstream_ok(st),
-		  upstream_ok(st) ? "reachable" : u->known ? tp_reason_name(u->reason) : "not-tried-yet", u->detail,
+		  upstream_ok(st) ? "reachable" : u->known ? tp_reason_name(u->reason) : "not-tried-yet", u->known ? u->detail : "no answer yet",
 		  u->known ? st->now_ms - u->seen_ms : 0);
 	add_check(out, false, "audit", audit_ok(st), st->audit_ok ? "ok" : "audit-unavailable", st->audit_detail,
 		  st->now_ms - st->audit_since_ms);
@@ -176,7 +187,7 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 	if (st->stopping)
 		snprintf(dst, size, "Stopping: %zu calls open", st->exchanges->open);
 	else if (!session_ok(st))
-		snprintf(dst, size, "Not ready: %s%s%s", session_reason(st), st->session->detail[0] ? ": " : "", st->session->detail);
+		snprintf(dst, size, "Not ready: %s: %s", session_reason(st), session_detail(st));
 	else if (!audit_ok(st))
 		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
 	else if (!has_room(st))
@@ -185,7 +196,7 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 		snprintf(dst, size, "Not ready: MCP server %s: %s", st->upstream_name,
 			 st->upstream->known ? st->upstream->detail : "not tried yet");
 	else if (st->resuming)
-		snprintf(dst, size, "Ready: resuming, calls wait: %s", st->session->detail);
+		snprintf(dst, size, "Ready: resuming, calls wait: %s", session_detail(st));
 	else if (!st->audit_ok)
 		snprintf(dst, size, "Ready: attached, MCP server %s reachable; calls have no record: %s", st->upstream_name, st->audit_detail);
 	else
