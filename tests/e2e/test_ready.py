@@ -377,16 +377,21 @@ def audit_file_is_moved_away(it):
 def journal(name, *options, bad):
     def function(it):
         with Journald(it.dir / "journald") as journald:
-            journald.start()
             it.start_relay().start_gateway(*options, audit="journald", prefix=journald.prefix)
             it.expect()
-            journald.stop()
-            it.call()
+            journald.kill()
+            journald.remove_socket()
+            wait_until(lambda: it.call() or "audit-unavailable" in it.gateway.health()[1], 10, "a record that is not taken")
             it.expect(*(["audit", "audit-unavailable"] if bad else []))
             journald.start()
             it.expect()
+            it.gateway.stop()
 
     TABLE[name] = function
+
+
+journal("journald_is_stopped", bad=True)
+journal("journald_is_stopped_and_may_be", "--audit-on-failure", "continue", bad=False)
 
 
 # ---- the gateway itself ----

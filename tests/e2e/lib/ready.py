@@ -115,6 +115,7 @@ class Wire(Listener):
     def serve(self, sock):
         self.passes.wait(60)
         with socket.create_connection(("127.0.0.1", self.target()), 10) as far:
+            far.settimeout(None)
             with self.lock:
                 self.open.append(far)
             threading.Thread(target=self._pump, args=(far, sock), daemon=True).start()
