@@ -30,6 +30,7 @@ struct exchange {
 	struct upstream_call *call;
 	struct exchange_request *request; /* NULL once sent */
 	struct audit_calls *audit; /* NULL for GET and DELETE, which are no calls */
+	struct filter *filter; /* NULL: the answer passes as it is */
 	struct event *timer;
 	char call_id[37];
 	bool idempotent; /* GET */
@@ -78,6 +79,7 @@ static void exchange_end(struct exchange *e, uint32_t reason, const char *detail
 	if (e->timer)
 		event_free(e->timer);
 	request_free(e);
+	filter_free(e->filter);
 	tp_stream_release(e->stream);
 	transport_kick(x->transport);
 	e->magic = 0;
@@ -116,7 +118,8 @@ static int start_timer(struct exchange *e)
 
 /* Fields of the answer as they cross the tunnel: Content-Length only where it frames a body, so that the agent sees it. 0: more
  * than a frame carries. */
-static size_t response_fields(const struct http1_head *h, const char *audit_head, struct tp_field *fields, char status[4])
+static size_t response_fields(const struct http1_head *h, bool filtered, const char *audit_head, struct tp_field *fields,
+			      char status[4])
 {
 	size_t n = 0;
 
@@ -128,6 +131,8 @@ static size_t response_fields(const struct http1_head *h, const char *audit_head
 		const struct http1_field *f = &h->fields[i];
 		bool is_length = span_iis(f->name, "Content-Length");
 
+		if (filtered && !filter_answer_field_passes(f->name))
+			continue;
 		if (is_length ? h->body != HTTP1_BODY_LENGTH : http1_is_hop_by_hop(h, f->name))
 			continue;
 		if (n == TP_FIELDS_COUNT_MAX)
@@ -166,6 +171,27 @@ static void on_upstream_sent(void *user)
 	observe(e, &e->x->counters.added, e->complete_us, e->sent_us);
 }
 
+static void refuse_answer(struct exchange *e, int r, const char *why)
+{
+	char detail[TP_DETAIL_MAX];
+
+	snprintf(detail, sizeof(detail), r < 0 ? "out of memory" : "of its answer: %s", why);
+	exchange_fail(e, r < 0 ? TP_REASON_INTERNAL : TP_REASON_UPSTREAM_UNFILTERED, detail);
+}
+
+/* False: it has ended. */
+static bool start_filter(struct exchange *e, const struct http1_head *h)
+{
+	const char *why = NULL;
+	int r = 0;
+
+	if (filter_wanted(&e->x->policy))
+		r = filter_new(&e->x->policy, h, &e->x->counters.filtered, &why, &e->filter);
+	if (r)
+		refuse_answer(e, r, why);
+	return r == 0;
+}
+
 static void on_upstream_head(void *user, const struct http1_head *h)
 {
 	struct exchange *e = user;
@@ -178,8 +204,10 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 	record_head(e, h);
 	observe(e, &e->x->counters.first_byte, e->sent_us, loop_now_us(e->x->loop));
 	e->x->counters.answers[MIN(h->status / 100, ARRAY_LEN(e->x->counters.answers) - 1)]++;
-	e->response_length = h->body == HTTP1_BODY_LENGTH ? h->content_length : UINT64_MAX;
-	n = response_fields(h, e->x->audit->audit ? audit_head(e->x->audit->audit) : "", fields, status);
+	if (!start_filter(e, h))
+		return;
+	e->response_length = h->body == HTTP1_BODY_LENGTH && !e->filter ? h->content_length : UINT64_MAX;
+	n = response_fields(h, e->filter, e->x->audit->audit ? audit_head(e->x->audit->audit) : "", fields, status);
 	r = n ? tp_stream_head(e->stream, fields, n, false) : -E2BIG;
 	if (r < 0) {
 		exchange_fail(e, r == -E2BIG ? TP_REASON_UPSTREAM_PROTOCOL : TP_REASON_INTERNAL,
@@ -187,6 +215,44 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 		return;
 	}
 	transport_kick(e->x->transport);
+}
+
+static void answer_complete(struct exchange *e)
+{
+	if (!e->end_sent && tp_stream_send(e->stream, NULL, 0, true) < 0)
+		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+	else
+		exchange_end(e, TP_REASON_NONE, NULL);
+}
+
+/* What has been filtered goes out as far as the stream takes it, and then the end of an answer that is complete. */
+static void pour(struct exchange *e)
+{
+	struct span s;
+
+	while (tp_stream_wants_data(e->stream) && (s = filter_ready(e->filter)).len) {
+		if (tp_stream_send(e->stream, s.p, s.len, false) < 0) {
+			exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+			return;
+		}
+		filter_taken(e->filter, s.len);
+	}
+	transport_kick(e->x->transport);
+	if (e->call)
+		upstream_call_pause(e->call, !tp_stream_wants_data(e->stream));
+	else if (!filter_ready(e->filter).len)
+		answer_complete(e);
+}
+
+static void filter_data(struct exchange *e, const uint8_t *p, size_t len)
+{
+	const char *why;
+	int r = filter_feed(e->filter, p, len, &why);
+
+	if (r)
+		refuse_answer(e, r, why);
+	else
+		pour(e);
 }
 
 static void on_upstream_data(void *user, const uint8_t *p, size_t len)
@@ -199,6 +265,10 @@ static void on_upstream_data(void *user, const uint8_t *p, size_t len)
 		audit_calls_answer_data(e->audit, p, len);
 	if (e->x->max_response_bytes && e->response_bytes > e->x->max_response_bytes) {
 		exchange_fail(e, TP_REASON_UPSTREAM_TOO_LARGE, "--max-response-bytes of the gateway");
+		return;
+	}
+	if (e->filter) {
+		filter_data(e, p, len);
 		return;
 	}
 	e->end_sent = e->response_bytes == e->response_length;
@@ -214,14 +284,21 @@ static void on_upstream_data(void *user, const uint8_t *p, size_t len)
 static void on_upstream_end(void *user)
 {
 	struct exchange *e = user;
+	const char *why;
+	int r;
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->call = NULL;
 	observe(e, &e->x->counters.duration, e->sent_us, loop_now_us(e->x->loop));
-	if (!e->end_sent && tp_stream_send(e->stream, NULL, 0, true) < 0)
-		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+	if (!e->filter) {
+		answer_complete(e);
+		return;
+	}
+	r = filter_finish(e->filter, &why);
+	if (r)
+		refuse_answer(e, r, why);
 	else
-		exchange_end(e, TP_REASON_NONE, NULL);
+		pour(e);
 }
 
 static void on_upstream_fail(void *user, uint32_t reason, const char *detail)
@@ -264,6 +341,7 @@ static int write_head(struct exchange *e, const struct tp_event *ev)
 	struct exchange_context *x = e->x;
 	struct buf *out = &e->request->head;
 	struct span query = tp_field_get(ev->fields, ev->n_fields, ":query");
+	bool filtered = filter_wanted(&x->policy);
 	char target[URL_TARGET_MAX + 1 + POLICY_QUERY_MAX + 1];
 	int r;
 
@@ -273,8 +351,11 @@ static int write_head(struct exchange *e, const struct tp_event *ev)
 	if (r == 0)
 		r = http1_write_field(out, SPAN("Host"), span_of(x->authority));
 	for (size_t i = 0; i < ev->n_fields && r == 0; i++)
-		if (ev->fields[i].name.p[0] != ':' && policy_field_passes(ev->fields[i].name))
+		if (ev->fields[i].name.p[0] != ':' && policy_field_passes(ev->fields[i].name) &&
+		    (!filtered || filter_request_field_passes(ev->fields[i].name)))
 			r = http1_write_field(out, ev->fields[i].name, ev->fields[i].value);
+	if (r == 0 && filtered)
+		r = http1_write_field(out, SPAN("Accept-Encoding"), SPAN("identity"));
 	if (r == 0)
 		r = write_field(out, "Mcp-Tunnel-Agent", tp_field_get(ev->fields, ev->n_fields, ":agent"));
 	if (r == 0)
@@ -533,7 +614,9 @@ void exchange_event(struct exchange_context *x, const struct tp_event *ev)
 		on_stream_data(e, ev);
 		break;
 	case TP_EV_WRITABLE:
-		if (e->call)
+		if (e->filter)
+			pour(e);
+		else if (e->call)
 			upstream_call_pause(e->call, false);
 		break;
 	case TP_EV_RESET:

@@ -10,6 +10,7 @@
 #include "daemon/audit_calls.h"
 #include "daemon/openmetrics.h"
 #include "daemon/transport.h"
+#include "gateway/filter.h"
 #include "gateway/policy.h"
 #include "gateway/upstream.h"
 
@@ -19,6 +20,7 @@ struct exchange_counters {
 	uint64_t started;
 	uint64_t ended[64]; /* by reason; [TP_REASON_NONE]: complete */
 	uint64_t request_bytes, response_bytes;
+	struct filter_totals filtered;
 	uint64_t answers[6]; /* by the first digit of their status */
 	/* Of POST alone: a GET stream waits for events. */
 	struct openmetrics_times added;         /* from the complete request to its first byte on the way to the MCP server */

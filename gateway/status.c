@@ -116,6 +116,7 @@ static int add_upstream(const struct gateway_status *st, struct buf *out)
 		{ OPENMETRICS_COUNTER, "upstream_retried", "Of them, those that needed a new one, as the kept one had died.", .count = p->retried },
 		{ OPENMETRICS_COUNTER, "request_bytes", "Request body bytes sent to the MCP server.", .count = c->request_bytes },
 		{ OPENMETRICS_COUNTER, "response_bytes", "Response body bytes taken from the MCP server.", .count = c->response_bytes },
+		{ OPENMETRICS_COUNTER, "filtered_entries", "Entries that the rules left out of lists in answers.", .count = c->filtered.removed },
 	};
 	int r = openmetrics_add(out, PREFIX, rows, ARRAY_LEN(rows));
 
