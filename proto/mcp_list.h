@@ -3,7 +3,8 @@
  *
  * A list is told by its shape, whatever was asked for, as answers also come on streams of their own: an array `tools`, `prompts`,
  * `resources` or `resourceTemplates` in the object `result` of a message, or of a message of a batch. An entry goes with the comma that
- * belonged to it and the white space beside it.
+ * belonged to it and the white space beside it. Nothing else in the protocol names what there is: server/discover (2026-07-28) and
+ * initialize tell versions, capabilities and a text for people.
  *
  * The body is a JSON text, or an event stream (proto/sse.h) whose events' data are. Its first byte says which, not its Content-Type,
  * as not all clients go by that: what begins with { or [ is JSON, white space and all that is not ASCII before it not counted. An event's
