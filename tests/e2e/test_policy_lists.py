@@ -182,8 +182,8 @@ def test_compressed_and_partial(filtering):
     _, ask = filtering("--deny-tool", "no")
     headers = [("Accept-Encoding", "gzip, br"), ("Range", "bytes=9-"), ("Accept-Language", "de")]
     answer = exchange(ask.endpoint, "POST", JSON_HEADERS + headers, rpc("tools/list", {}, 1))
-    seen = {name.lower(): value for name, value in answer.json()["headers"]}
-    assert (seen["accept-encoding"], "range" in seen, seen["accept-language"]) == ("identity", False, "de")
+    seen = sorted((name.lower(), value) for name, value in answer.json()["headers"] if name.lower() in ("accept-encoding", "accept-language", "range"))
+    assert seen == [("accept-encoding", "identity"), ("accept-language", "de")]
     for method, head, status in (
         ("POST", "Content-Encoding: gzip", ""),
         ("GET", "Content-Encoding: identity\nContent-Encoding: br", ""),
@@ -279,7 +279,7 @@ def test_replayed_answer(relay_pair, servers):
 
 def test_late_names(filtering):
     """Much comes before each name, more than goes out at once; more than the bound is refused."""
-    gateway, ask = filtering("--deny-tool", "tool-1*")
+    gateway, ask = filtering("--deny-tool", "tool-2")
     count, size = 12, 900_000
 
     def late(size):
@@ -292,7 +292,7 @@ def test_late_names(filtering):
     with connection:
         tools = json.loads(connection.read(answer).body)["result"]["tools"]
     assert [(tool["name"], len(tool["description"])) for tool in tools] == [
-        (f"tool-{i}", size) for i in range(count) if not str(i).startswith("1")
+        (f"tool-{i}", size) for i in range(count) if i != 2
     ]
     connection, answer = late(1_100_000)
     with connection, pytest.raises(Truncated):
