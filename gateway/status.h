@@ -4,11 +4,17 @@
 #include "gateway/exchange.h"
 #include "gateway/session.h"
 
+struct status_route {
+	const char *name; /* "": the default one */
+	const char *upstream_name;
+	const struct upstream_health *upstream;
+};
+
 struct gateway_status {
 	uint64_t now_ms;
 	const struct session_status *session;
-	const struct upstream_health *upstream;
-	const char *upstream_name;
+	struct status_route routes[ROUTES_MAX];
+	size_t n_routes;
 	const struct exchange_context *exchanges;
 	bool audit_ok;
 	bool audit_optional; /* calls go on without (--audit-on-failure continue) */
