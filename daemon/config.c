@@ -60,7 +60,7 @@ static struct source *source_of(const struct config *c, const struct config_opti
 /* Where the query of a URL begins; the end of the text where there is none. */
 static const char *query_of(const char *value)
 {
-	bool is_url = strstr(value, "://") || strncmp(value, "unix:", 5) == 0;
+	bool is_url = strstr(value, "://") || strstr(value, "unix:/");
 
 	return value + (is_url ? strcspn(value, "?") : strlen(value));
 }

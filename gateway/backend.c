@@ -59,7 +59,7 @@ static int make_headers(struct backend *b, const struct route_config *cfg, char 
 
 	if (r < 0)
 		snprintf(err, err_size, "--upstream-header-file: %s", why);
-	return r;
+	return r < 0 && r != -ENOMEM ? -EINVAL : r;
 }
 
 static int make_upstream(struct backend *b, struct upstream_pool *pool)

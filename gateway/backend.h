@@ -20,7 +20,7 @@ struct backend {
 };
 
 /* route: its name, "" for the default one. cfg is copied. pool: as in struct upstream_config; it outlives the backend. err gets one line
- * for people. -EINVAL and others of a bad file, -ENOMEM. */
+ * for people. -EINVAL, -ENOMEM, others of TLS. */
 int backend_new(struct loop *l, const struct route_config *cfg, const char *route, struct upstream_pool *pool, char *err, size_t err_size,
 		struct backend **ret);
 struct backend *backend_ref(struct backend *b);

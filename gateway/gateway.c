@@ -248,7 +248,6 @@ static void set_routes(struct gateway *g, struct routes *take_routes)
 {
 	routes_unref(g->routes);
 	g->routes = g->exchanges.routes = take_routes;
-	log_set_level(take_routes->cfg->log_level);
 	routes_probe(take_routes, false);
 }
 
@@ -284,10 +283,13 @@ static bool reload_config(struct gateway *g, char *text, size_t size)
 		log_error("%s", text);
 		return false;
 	}
+	/* The level that tells more, until it is told. */
+	log_set_level(MAX(g->routes->cfg->log_level, fresh->log_level));
+	tell_changes(&live, &start, text, size);
 	if (!g->routes->cfg->policy_dry_run)
 		warn_dry_run(fresh);
 	set_routes(g, routes);
-	tell_changes(&live, &start, text, size);
+	log_set_level(fresh->log_level);
 	return true;
 }
 
