@@ -230,6 +230,7 @@ static void on_files(evutil_socket_t fd, short what, void *user)
 	CHECK_OBJ(g, GATEWAY_MAGIC);
 	if (follow_files(g, false, text, sizeof(text), &bad))
 		records_reload(&g->records, text, bad);
+	tell_systemd(g);
 }
 
 static struct routes_config routes_env(struct gateway *g)
