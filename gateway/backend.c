@@ -70,6 +70,8 @@ static int make_upstream(struct backend *b, struct upstream_pool *pool)
 		.port = b->url.port,
 		.unix_path = url_is_unix(&b->url) ? b->url.socket : NULL,
 		.tls = tls_source_get(b->tls),
+		.authority = b->url.authority,
+		.target = b->url.target,
 		.allow = is_allowed,
 		.allow_user = b,
 		.connect_timeout_ms = CONNECT_TIMEOUT_MS,

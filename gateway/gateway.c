@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log_limit.h"
 #include "daemon/digest.h"
 #include "daemon/health.h"
 #include "daemon/notify.h"
@@ -42,19 +43,24 @@ struct gateway {
 	struct event *probe, *drain, *watchdog, *files;
 	uint64_t stop_by_ms; /* 0: not stopping */
 	uint64_t drain_ms;   /* how long it may take */
+	bool audit_ok; /* as last looked at, and since when */
+	uint64_t audit_since_ms;
 	char status_line[256];
 };
 
 /* ---- status ---- */
 
-static void fill_status(const struct gateway *g, struct gateway_status *st)
+static void fill_status(struct gateway *g, struct gateway_status *st)
 {
 	*st = (struct gateway_status){
 		.now_ms = loop_now_ms(g->loop),
 		.session = session_status(g->session),
 		.pool = g->pool,
 		.exchanges = &g->exchanges,
+		.resuming = session_is_resuming(g->session),
+		.max_streams = g->cfg->max_streams,
 		.stopping = g->stop_by_ms != 0,
+		.stopping_since_ms = g->stop_by_ms - g->drain_ms,
 		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
 		.turn_max_us = loop_turn_max_us(g->loop),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
@@ -69,6 +75,10 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 	st->certificate_until = g->tls ? tls_certificate_until(tls_source_get(g->tls)) : 0;
 	st->audit_optional = g->records.setup.shared.allow_on_failure;
 	st->audit_ok = audit_setup_check(&g->records.setup, st->audit_detail, sizeof(st->audit_detail));
+	if (st->audit_ok != g->audit_ok || !g->audit_since_ms)
+		g->audit_since_ms = st->now_ms;
+	g->audit_ok = st->audit_ok;
+	st->audit_since_ms = g->audit_since_ms;
 }
 
 static bool on_ready(void *user, struct buf *json_out)
@@ -77,6 +87,7 @@ static bool on_ready(void *user, struct buf *json_out)
 	struct gateway_status st;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
+	routes_look(g->routes);
 	fill_status(g, &st);
 	return status_ready_json(&st, json_out);
 }
@@ -158,6 +169,7 @@ static void stop_now(struct gateway *g)
 	exchange_end_all(&g->exchanges, TP_REASON_GATEWAY_STOPPED, "--drain-timeout of the gateway");
 	session_stop(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
 	records_stop(&g->records, "signal");
+	log_limits_done();
 	log_notice("stopped");
 	loop_stop(g->loop);
 }
@@ -228,6 +240,7 @@ static void on_files(evutil_socket_t fd, short what, void *user)
 	bool bad;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
+	log_limits_poll();
 	if (follow_files(g, false, text, sizeof(text), &bad))
 		records_reload(&g->records, text, bad);
 	tell_systemd(g);

@@ -131,6 +131,12 @@ void routes_probe(const struct routes *r, bool all)
 			upstream_probe(r->list[i].backend->upstream);
 }
 
+void routes_look(const struct routes *r)
+{
+	for (size_t i = 0; i < r->n; i++)
+		upstream_look(r->list[i].backend->upstream);
+}
+
 enum backend_news routes_follow(const struct routes *r, bool now, char *problem, size_t size)
 {
 	enum backend_news news = BACKEND_SAME;

@@ -47,5 +47,7 @@ const struct route *routes_find(const struct routes *r, struct span name);
 
 /* upstream_probe() of all that have not been tried yet, or of all. */
 void routes_probe(const struct routes *r, bool all);
+/* upstream_look() of all. */
+void routes_look(const struct routes *r);
 /* backend_follow() of all; problem gets the last line. */
 enum backend_news routes_follow(const struct routes *r, bool now, char *problem, size_t size);

@@ -21,7 +21,7 @@ static const struct status_route *bad_route(const struct gateway_status *st)
 
 static bool session_ok(const struct gateway_status *st)
 {
-	return st->session->state == SESSION_ATTACHED;
+	return st->session->state == SESSION_ATTACHED || st->resuming;
 }
 
 static bool audit_ok(const struct gateway_status *st)
@@ -29,9 +29,14 @@ static bool audit_ok(const struct gateway_status *st)
 	return st->audit_ok || st->audit_optional;
 }
 
+static bool has_room(const struct gateway_status *st)
+{
+	return !st->max_streams || st->streams < st->max_streams;
+}
+
 bool status_is_ready(const struct gateway_status *st)
 {
-	return session_ok(st) && !bad_route(st) && audit_ok(st) && !st->stopping;
+	return session_ok(st) && !bad_route(st) && audit_ok(st) && has_room(st) && !st->stopping;
 }
 
 static void add_check(struct buf *out, bool first, const char *name, bool ok, const char *reason, const char *detail,
@@ -44,6 +49,8 @@ static void add_check(struct buf *out, bool first, const char *name, bool ok, co
 
 static const char *session_reason(const struct gateway_status *st)
 {
+	if (st->resuming)
+		return "resuming";
 	if (st->session->failure != SESSION_FAILURE_NONE)
 		return session_failure_name(st->session->failure);
 	return session_state_name(st->session->state);
@@ -62,14 +69,19 @@ static void add_route(const struct gateway_status *st, const struct status_route
 bool status_ready_json(const struct gateway_status *st, struct buf *out)
 {
 	bool ready = status_is_ready(st);
+	char room[64];
 
 	buf_printf(out, "{\"ready\":%s,\"version\":\"" MCP_TUNNEL_VERSION "\",\"checks\":{", ready ? "true" : "false");
 	add_check(out, true, "session", session_ok(st), session_reason(st), st->session->detail,
 		  st->now_ms - st->session->since_ms);
 	for (size_t i = 0; i < st->n_routes; i++)
 		add_route(st, &st->routes[i], out);
-	add_check(out, false, "audit", st->audit_ok, st->audit_ok ? "ok" : "audit-unavailable", st->audit_detail, 0);
-	add_check(out, false, "running", !st->stopping, st->stopping ? "stopping" : "ok", "", 0);
+	add_check(out, false, "audit", audit_ok(st), st->audit_ok ? "ok" : "audit-unavailable", st->audit_detail,
+		  st->now_ms - st->audit_since_ms);
+	snprintf(room, sizeof(room), "%zu of %zu streams are open", st->streams, st->max_streams);
+	add_check(out, false, "room", has_room(st), has_room(st) ? "ok" : "max-streams", room, 0);
+	add_check(out, false, "running", !st->stopping, st->stopping ? "stopping" : "ok", "",
+		  st->stopping ? st->now_ms - st->stopping_since_ms : 0);
 	buf_add_str(out, "}}\n");
 	return ready;
 }
@@ -80,7 +92,8 @@ static int add_state(const struct gateway_status *st, struct buf *out)
 {
 	const struct openmetrics_row rows[] = {
 		{ OPENMETRICS_GAUGE, "ready", "1 when a call would get through now.", status_is_ready(st) },
-		{ OPENMETRICS_GAUGE, "session_attached", "1 while a session to the relay is attached.", session_ok(st) },
+		{ OPENMETRICS_GAUGE, "session_attached", "1 while a session to the relay is attached.",
+		  st->session->state == SESSION_ATTACHED },
 		{ OPENMETRICS_GAUGE, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open },
 		{ OPENMETRICS_GAUGE, "streams_open", "Streams of the session that are open.", (double)st->streams },
 		{ OPENMETRICS_GAUGE, "session_memory_bytes", "Bytes of frames kept and queued.", (double)st->memory },
@@ -190,18 +203,21 @@ int status_metrics(const struct gateway_status *st, struct buf *out)
 	return r < 0 ? r : openmetrics_process(out, PREFIX);
 }
 
-/* Of what is attached and can write its records. */
+/* Of what has a session and room, and can write its records. */
 static void routes_line(const struct gateway_status *st, char *dst, size_t size)
 {
 	const struct status_route *bad = bad_route(st);
+	const char *gap = st->audit_ok ? "" : "; calls have no record: ", *why = st->audit_ok ? "" : st->audit_detail;
 
 	if (bad)
 		snprintf(dst, size, "Not ready: MCP server %s%s%s%s: %s", bad->upstream_name, *bad->name ? " (route " : "", bad->name,
 			 *bad->name ? ")" : "", bad->upstream->known ? bad->upstream->detail : "not tried yet");
+	else if (st->resuming)
+		snprintf(dst, size, "Ready: resuming, calls wait: %s", st->session->detail);
 	else if (st->n_routes == 1)
-		snprintf(dst, size, "Ready: attached, MCP server %s reachable", st->routes[0].upstream_name);
+		snprintf(dst, size, "Ready: attached, MCP server %s reachable%s%s", st->routes[0].upstream_name, gap, why);
 	else
-		snprintf(dst, size, "Ready: attached, all %zu MCP servers reachable", st->n_routes);
+		snprintf(dst, size, "Ready: attached, all %zu MCP servers reachable%s%s", st->n_routes, gap, why);
 }
 
 void status_line(const struct gateway_status *st, char *dst, size_t size)
@@ -212,6 +228,8 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 		snprintf(dst, size, "Not ready: %s%s%s", session_reason(st), st->session->detail[0] ? ": " : "", st->session->detail);
 	else if (!audit_ok(st))
 		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
+	else if (!has_room(st))
+		snprintf(dst, size, "Not ready: all %zu streams are open (--max-streams)", st->max_streams);
 	else
 		routes_line(st, dst, size);
 }

@@ -127,7 +127,7 @@ def test_routes_come_and_go(one, named_servers):  # noqa: F811
     one.reload(one.sections())
     assert reason(one.post(CALL, route="docs")) == "no-route"
     one.gateway.wait_ready()
-    assert list(one.gateway.ask("/readyz").json()["checks"]) == ["session", "upstream", "audit", "running"]
+    assert not [name for name in one.gateway.ask("/readyz").json()["checks"] if name.startswith("upstream:")]
 
 
 # ---- what is not ----
