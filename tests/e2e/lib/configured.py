@@ -70,7 +70,9 @@ class Configured:
         return exchange(self.to(route), "POST", JSON_HEADERS + list(headers), body, **options)
 
     def records(self, event):
-        lines = self.gateway.audit.read_text().splitlines() if self.gateway.audit.exists() else []
+        """Those that are whole: the last one may be on its way."""
+        text = self.gateway.audit.read_text() if self.gateway.audit.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()
         return [r for r in map(json.loads, lines) if r["mcp_event"].startswith(event)]
 
 
