@@ -5,7 +5,8 @@
 #include <unistd.h>
 
 #include "daemon/token.h"
-#include "gateway/config.h"
+#include "gateway/routes.h"
+#include "tests/lib/loop_ms.h"
 #include "tests/lib/unit.h"
 
 /* Sections [route NAME] and what differs between two configurations; headers out of files. */
@@ -230,6 +231,93 @@ START_TEST(compared_with_more_than_fits)
 }
 END_TEST
 
+/* ---- routes in force ---- */
+
+static unsigned freed;
+
+struct upstream *__real_upstream_free(struct upstream *u);
+struct upstream *__wrap_upstream_free(struct upstream *u);
+
+struct upstream *__wrap_upstream_free(struct upstream *u)
+{
+	freed++;
+	return __real_upstream_free(u);
+}
+
+#define DOCS "[route docs]\nmcp-server-url = http://127.0.0.1:2/mcp\n"
+
+static struct routes *next(const struct routes_config *env, const struct routes *before, const char *text)
+{
+	struct gateway_config *cfg = calloc(1, sizeof(*cfg));
+	struct routes *r = NULL;
+
+	write_file(text, 0600);
+	ck_assert_int_eq(gateway_config_again(before->cfg, cfg, err, sizeof(err)), 0);
+	ck_assert_int_eq(routes_next(env, before, cfg, err, sizeof(err), &r), 0);
+	return r;
+}
+
+/* A server that stays the same is shared; one that is not goes with the last call that began with it, at the end of the turn. */
+START_TEST(servers_are_counted)
+{
+	struct upstream_pool pool = { 0 };
+	struct audit_calls_shared audit = { NULL };
+	struct routes_config env = { .pool = &pool, .audit = &audit };
+	struct routes *first, *second, *third, *call;
+	struct gateway_config cfg;
+
+	ck_assert_int_eq(loop_new(&env.loop), 0);
+	good(&cfg, HEAD SERVER DOCS, NULL, NULL, NULL);
+	ck_assert_int_eq(routes_new(&env, &cfg, err, sizeof(err), &first), 0);
+	ck_assert_ptr_null(routes_find(first, SPAN("none")));
+	ck_assert_str_eq(routes_find(first, SPAN("docs"))->backend->name, "http://127.0.0.1:2/mcp");
+	call = routes_ref(first);
+
+	second = next(&env, first, HEAD SERVER "deny-tool = x\n[route docs]\nmcp-server-url = http://127.0.0.1:3/mcp\n");
+	ck_assert_ptr_eq(second->list[0].backend, first->list[0].backend);
+	ck_assert_ptr_ne(second->list[1].backend, first->list[1].backend);
+	ck_assert_uint_eq(second->list[0].policy.rules->lists[RULES_TOOL][RULES_DENY].n, 1);
+	ck_assert_uint_eq(first->list[0].policy.rules->lists[RULES_TOOL][RULES_DENY].n, 0);
+	routes_unref(first);
+	third = next(&env, second, HEAD SERVER);
+	routes_unref(second);
+	loop_ms(env.loop, 1);
+	ck_assert_uint_eq(freed, 1);
+	/* The call is over. */
+	routes_unref(call);
+	ck_assert_uint_eq(freed, 1);
+	loop_ms(env.loop, 1);
+	ck_assert_uint_eq(freed, 2);
+	routes_unref(third);
+	loop_free(env.loop);
+	ck_assert_uint_eq(freed, 3);
+	gateway_config_done(&cfg);
+}
+END_TEST
+
+/* What cannot be made leaves nothing behind, and the servers of before as they were. */
+START_TEST(next_that_fails)
+{
+	struct upstream_pool pool = { 0 };
+	struct audit_calls_shared audit = { NULL };
+	struct routes_config env = { .pool = &pool, .audit = &audit };
+	struct gateway_config cfg, *bad_cfg = calloc(1, sizeof(cfg));
+	struct routes *first, *second = NULL;
+
+	ck_assert_int_eq(loop_new(&env.loop), 0);
+	good(&cfg, HEAD SERVER, NULL, NULL, NULL);
+	ck_assert_int_eq(routes_new(&env, &cfg, err, sizeof(err), &first), 0);
+	write_file(HEAD SERVER DOCS "upstream-header-file = X=/nowhere\n", 0600);
+	ck_assert_int_eq(gateway_config_again(&cfg, bad_cfg, err, sizeof(err)), 0);
+	ck_assert_int_eq(routes_next(&env, first, bad_cfg, err, sizeof(err), &second), -EINVAL);
+	ck_assert_msg(strstr(err, "[route docs] --upstream-header-file: header file /nowhere: "), "%s", err);
+	ck_assert_uint_eq(first->list[0].backend->refs, 1);
+	routes_unref(first);
+	loop_free(env.loop);
+	gateway_config_done(&cfg);
+}
+END_TEST
+
 /* ---- headers ---- */
 
 static const char *const names_refused[] = {
@@ -315,4 +403,4 @@ END_TEST
 
 UNIT_MAIN("routes", tcase_add_checked_fixture(tc, NULL, teardown);
 	  ADD(sections) ADD(flags_make_routes) ADD_ROWS(refused, bad) ADD(one_route_too_many) ADD_ROWS(compared, changes)
-	  ADD(compared_with_more_than_fits) ADD(header_names) ADD(header_values))
+	  ADD(compared_with_more_than_fits) ADD(servers_are_counted) ADD(next_that_fails) ADD(header_names) ADD(header_values))
