@@ -1,4 +1,4 @@
-"""Agents do not see what they may not call: the lists in answers hold what the operator's rules allow, and the rest is as it was."""
+"""Agents do not see what they may not call: lists in answers hold what the rules allow, and the rest is as it was."""
 
 import fnmatch
 import json
@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from lib.configured import configured  # noqa: F401 (a fixture)
 from lib.procs import wait_until
 from lib.rawhttp import JSON_HEADERS, Events, Truncated, rpc
 from lib.records import connect, exchange
@@ -50,7 +51,8 @@ def filtering(relay_pair, fresh_key):
 
         def ask(body, kind="application/json", method="POST", head="", status="", headers=()):
             pairs = JSON_HEADERS if method == "POST" else [("Accept", EVENTS)]
-            said = [("X-Case", "say"), ("X-Type", kind), ("X-Say", quote(body)), ("X-Head", quote(head)), ("X-Status", status)]
+            said = [("X-Case", "say"), ("X-Type", kind), ("X-Say", quote(body))]
+            said += [("X-Head", quote(head)), ("X-Status", status)]
             request = rpc("tools/list", {}, 1) if method == "POST" else None
             with connect(endpoint) as connection:
                 connection.request(method, endpoint.pairs() + pairs + said + list(headers), request)
@@ -107,7 +109,7 @@ def test_sdk_clients_of_2026(relay_pair, servers, drivers, client):
 
 
 def test_bytes(filtering):
-    """An entry goes with its comma; every other byte stays, in a JSON text, a batch and events, on POST and GET alike."""
+    """An entry goes with its comma; every other byte stays, in JSON texts, batches and events, on POST and GET."""
     gateway, ask = filtering("--deny-tool", "no", "--deny-prompt", "no")
     rows = [
         (answered(f"\n  {A},\n  {NO},\n  {B}\n"), answered(f"\n  {A},\n  {B}\n")),
@@ -115,7 +117,10 @@ def test_bytes(filtering):
         (answered(NO), answered("")),
         (answered(f"{A},{B}"), answered(f"{A},{B}")),
         (f" [{answered(NO)},\n{answered(A)}]", f" [{answered('')},\n{answered(A)}]"),
-        ('{"result":{"prompts":[{"name":"n\\u006f"}],"resources":[1]},"id":1}', '{"result":{"prompts":[],"resources":[1]},"id":1}'),
+        (
+            '{"result":{"prompts":[{"name":"n\\u006f"}],"resources":[1]},"id":1}',
+            '{"result":{"prompts":[],"resources":[1]},"id":1}',
+        ),
         ('{"id":1,"result":{"content":[{"text":"tools"}]}}', '{"id":1,"result":{"content":[{"text":"tools"}]}}'),
     ]
     for body, expected in rows:
@@ -123,9 +128,9 @@ def test_bytes(filtering):
         assert (answer.status, answer.body.decode(), answer.clean) == (200, expected, True)
         for method in ("POST", "GET"):
             for end in ("\n", "\r\n", "\r"):
-                events = [f": c{end}id: 1{end}data: @{end}{end}", f"event: message{end}data:@{end}retry: 5{end}{end}data: ping{end}{end}"]
+                lines = (": c", "id: 1", "data: @", "", "event: message", "data:@", "retry: 5", "", "data: ping", "", "")
                 one_line = body.replace("\n", " "), expected.replace("\n", " ")
-                sent, wanted = ("".join(events).replace("@", text) for text in one_line)
+                sent, wanted = (end.join(lines).replace("@", text) for text in one_line)
                 answer = ask(sent, EVENTS, method)
                 assert (answer.status, answer.body.decode(), answer.clean) == (200, wanted, True)
     assert metric(gateway, "filtered_entries_total") == 5 + 5 * 12
@@ -156,7 +161,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("form", ["json", "wrong-type", "event", "get"])
 def test_what_cannot_be_filtered_does_not_pass(filtering, form):
-    """Where clients could read something else in it than the gateway does, the call ends with a reason, never with the entry."""
+    """Where clients could read something else in it than the gateway does, the call ends, with a reason."""
     gateway, ask = filtering("--deny-tool", "no")
     names = [name for name in HOSTILE if form in ("json", "wrong-type") or name not in ("utf-16", "cut-short")]
     for name in names:
@@ -182,7 +187,8 @@ def test_compressed_and_partial(filtering):
     _, ask = filtering("--deny-tool", "no")
     headers = [("Accept-Encoding", "gzip, br"), ("Range", "bytes=9-"), ("Accept-Language", "de")]
     answer = exchange(ask.endpoint, "POST", JSON_HEADERS + headers, rpc("tools/list", {}, 1))
-    seen = sorted((name.lower(), value) for name, value in answer.json()["headers"] if name.lower() in ("accept-encoding", "accept-language", "range"))
+    sent = {name.lower() for name, _ in headers}
+    seen = sorted((name.lower(), value) for name, value in answer.json()["headers"] if name.lower() in sent)
     assert seen == [("accept-encoding", "identity"), ("accept-language", "de")]
     for method, head, status in (
         ("POST", "Content-Encoding: gzip", ""),
@@ -206,7 +212,7 @@ def test_fields(filtering):
     answer = ask(answered(NO), head=FIELDS)
     names = {name.lower() for name, _ in answer.headers}
     assert not names & {"content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
-    assert (answer.get("x-kept"), answer.get("cache-control"), answer.get("content-type")) == ("1", "no-store", "application/json")
+    assert [answer.get(name) for name in ("x-kept", "cache-control", "content-type")] == ["1", "no-store", "application/json"]
     answer = ask("", head=FIELDS, status="202 Accepted")
     assert (answer.status, answer.body, answer.clean, answer.get("etag")) == (202, b"", True, '"1"')
 
@@ -245,10 +251,11 @@ def test_events_pass_at_once(filtering, raw_control, fresh_key, method):
         ": the end\n\n",
     ]
     expected = [*parts[:4], '"inputSchema":{}}', ',{"name":"b"}]}}\n\n', parts[6]]
-    headers = [("X-Case", "parts"), ("X-Key", key), ("X-Type", EVENTS), ("X-Parts", ",".join(quote(part) for part in parts))]
+    headers = [("X-Case", "parts"), ("X-Key", key), ("X-Type", EVENTS), ("X-Parts", ",".join(map(quote, parts)))]
+    headers += [("Accept", f"application/json, {EVENTS}"), ("Content-Type", "application/json")]
     with connect(ask.endpoint) as connection:
         body = rpc("tools/list", {}, 1) if method == "POST" else None
-        connection.request(method, ask.endpoint.pairs() + [("Accept", f"application/json, {EVENTS}"), *headers, JSON_HEADERS[0]], body)
+        connection.request(method, ask.endpoint.pairs() + headers, body)
         pieces, had = connection.pieces(connection.head()), ""
         for index in range(len(parts)):
             while had != "".join(expected[: index + 1]):
@@ -256,6 +263,25 @@ def test_events_pass_at_once(filtering, raw_control, fresh_key, method):
                 assert "".join(expected).startswith(had)
             raw_control("release", f"{key}-{index + 1}")
         assert next(pieces, None) is None
+
+
+def test_rules_of_a_route_and_new_ones(configured, servers):  # noqa: F811
+    """Lists are filtered by the rules of their route, and by new rules once they are there."""
+    url = servers.url("raw")
+    sections = {"": {"mcp-server-url": url, "deny-tool": "no"}, "docs": {"mcp-server-url": url, "allow-tool": "b"}}
+    conf = configured(sections)
+
+    def seen(route=""):
+        headers = [("X-Case", "say"), ("X-Type", "application/json"), ("X-Say", quote(answered(f"{A},{NO},{B}")))]
+        tools = conf.post(rpc("tools/list", {}, 1), *headers, route=route).json()["result"]["tools"]
+        return [tool["name"] for tool in tools]
+
+    assert (seen(), seen("docs")) == (["a", "b"], ["b"])
+    del sections[""]["deny-tool"]
+    sections["docs"]["allow-tool"] = "*"
+    sections["docs"]["deny-tool"] = "a"
+    conf.reload(sections)
+    assert (seen(), seen("docs")) == (["a", "no", "b"], ["no", "b"])
 
 
 def test_replayed_answer(relay_pair, servers):

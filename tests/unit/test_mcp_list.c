@@ -71,7 +71,7 @@ static void filter_cut(unsigned kinds, struct span body, size_t cut, size_t step
 	ck_assert_msg((r == 0) == (want != BAD), "cut at %zu, step %zu: %s: %.*s", cut, step, mcp_list_bad(l), SPAN_FMT(body));
 	ck_assert_msg(want == BAD || span_is(buf_span(&out), want), "cut at %zu: %.*s, not %s", cut, SPAN_FMT(buf_span(&out)), want);
 	ck_assert_msg(want != BAD || !why || strstr(mcp_list_bad(l), why), "%s: %.*s", mcp_list_bad(l), SPAN_FMT(body));
-	ck_assert_msg(want != BAD || !memmem(buf_bytes(&out), buf_len(&out), "SECRET", 6), "%.*s", SPAN_FMT(body));
+	ck_assert_msg(want != BAD || !buf_len(&out) || !memmem(buf_bytes(&out), buf_len(&out), "SECRET", 6), "%.*s", SPAN_FMT(body));
 	ck_assert_int_eq(mcp_list_finish(l), r);
 	buf_done(&out);
 	mcp_list_free(l);
