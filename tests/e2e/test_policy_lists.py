@@ -128,7 +128,7 @@ def test_bytes(filtering):
         assert (answer.status, answer.body.decode(), answer.clean) == (200, expected, True)
         for method in ("POST", "GET"):
             for end in ("\n", "\r\n", "\r"):
-                lines = (": c", "id: 1", "data: @", "", "event: message", "data:@", "retry: 5", "", "data: ping", "", "")
+                lines = ": c", "id: 1", "data: @", "", "event: message", "data:@", "retry: 5", "", "data: ping", "", ""
                 one_line = body.replace("\n", " "), expected.replace("\n", " ")
                 sent, wanted = (end.join(lines).replace("@", text) for text in one_line)
                 answer = ask(sent, EVENTS, method)
@@ -212,7 +212,8 @@ def test_fields(filtering):
     answer = ask(answered(NO), head=FIELDS)
     names = {name.lower() for name, _ in answer.headers}
     assert not names & {"content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
-    assert [answer.get(name) for name in ("x-kept", "cache-control", "content-type")] == ["1", "no-store", "application/json"]
+    assert (answer.get("x-kept"), answer.get("cache-control")) == ("1", "no-store")
+    assert answer.get("content-type") == "application/json"
     answer = ask("", head=FIELDS, status="202 Accepted")
     assert (answer.status, answer.body, answer.clean, answer.get("etag")) == (202, b"", True, '"1"')
 
