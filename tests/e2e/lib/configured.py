@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+import threading
 
 import pytest
 
@@ -22,12 +23,17 @@ def secret_file(path, text, mode=0o600):
 
 
 def server(name):
-    """It answers with its name, and what it got."""
+    """It answers with its name, and what it got; with X-Wait, not before its gate is open."""
+    gate = threading.Event()
 
     def answer(method, target, headers, body):
+        if "x-wait" in headers:
+            gate.wait(60)
         return http(json.dumps({"server": name, "target": target, "headers": headers}).encode())
 
-    return Upstream(answer)
+    made = Upstream(answer)
+    made.gate = gate
+    return made
 
 
 def tool(name, ident=1):
