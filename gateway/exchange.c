@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/log_limit.h"
 #include "daemon/url.h"
 #include "proto/http1.h"
 
@@ -177,10 +178,13 @@ static void on_upstream_sent(void *user)
 
 static void refuse_answer(struct exchange *e, int r, const char *why)
 {
-	char detail[TP_DETAIL_MAX];
-
-	snprintf(detail, sizeof(detail), r < 0 ? "out of memory" : "of its answer: %s", why);
-	exchange_fail(e, r < 0 ? TP_REASON_INTERNAL : TP_REASON_UPSTREAM_UNFILTERED, detail);
+	if (r < 0) {
+		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+		return;
+	}
+	log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(TP_REASON_UPSTREAM_UNFILTERED) }),
+		"call %s: lists in the answer of %s cannot be filtered, so it does not pass: %s", e->call_id, e->route->backend->name, why);
+	exchange_fail(e, TP_REASON_UPSTREAM_UNFILTERED, why);
 }
 
 /* False: it has ended. */

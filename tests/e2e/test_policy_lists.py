@@ -172,6 +172,7 @@ def test_what_cannot_be_filtered_does_not_pass(filtering, form):
             answer = ask(b"data: " + body + b"\n\n", EVENTS, "GET" if form == "get" else "POST")
         assert (answer.status == 502 or not answer.clean) and b"SECRET" not in answer.body, (name, answer.body)
     assert metric(gateway, 'calls_ended_total{reason="upstream-unfiltered"}') == len(names)
+    assert gateway.process.count("cannot be filtered, so it does not pass: ") > 0
     if form == "get":
         return
 
