@@ -30,14 +30,14 @@ static int buf_grow(struct buf *b, size_t need)
 
 	while (cap < need)
 		cap = cap > SIZE_MAX / 2 ? need : cap * 2;
-	data = malloc(cap);
-	if (!data)
-		return -ENOMEM;
-	if (buf_len(b))
-		memcpy(data, buf_bytes(b), buf_len(b));
-	free(b->data);
+	if (b->data && b->start)
+		memmove(b->data, buf_bytes(b), buf_len(b));
 	b->end = buf_len(b);
 	b->start = 0;
+	/* What is large is moved by its pages, not copied: megabytes of it would hold everything else up. */
+	data = realloc(b->data, cap);
+	if (!data)
+		return -ENOMEM;
 	b->data = data;
 	b->cap = cap;
 	return 0;

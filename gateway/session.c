@@ -545,6 +545,7 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 	s->told = s->denied = false;
 	memset(s->logged, 0, s->cfg.n_relays * sizeof(*s->logged));
 	s->status.attempts = 0;
+	s->status.going_away = false;
 	set_state(s, SESSION_ATTACHED);
 	if (s->draining)
 		session_drain(s, TP_REASON_GATEWAY_STOPPED, NULL);
@@ -560,6 +561,7 @@ static void on_transport_event(void *user, struct tp_event *ev)
 		on_attached(s, ev);
 		break;
 	case TP_EV_GOAWAY:
+		s->status.going_away = true;
 		log_notice("the relay is going away (%s): no new calls on this session", tp_reason_name(ev->reason));
 		break;
 	case TP_EV_OPEN:
@@ -596,7 +598,7 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 		s->lost_calls = tp_conn_streams(transport_conn(s->transport));
 	}
 	s->renewing = false;
-	s->denied = s->denied || fatal || reason == TP_REASON_RELAY_STOPPED || reason == TP_REASON_TOKEN_REVOKED;
+	s->denied = s->denied || s->status.going_away || fatal || reason == TP_REASON_RELAY_STOPPED || reason == TP_REASON_TOKEN_REVOKED;
 	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
 	fail_session(s, loss(s, reason, fatal), text, 0, fatal);

@@ -66,6 +66,7 @@ struct session_status {
 	char detail[256];       /* of the failure, for people */
 	bool failure_is_news;   /* it is another one than before */
 	bool over;              /* with that failure the session has ended, too */
+	bool going_away;        /* attached, and the relay sends no new calls any more */
 	uint64_t since_ms;      /* of `state` being attached or not */
 	unsigned attempts;      /* since the last time it was attached */
 	uint64_t attached_total, resumed_total;

@@ -21,7 +21,7 @@ static const struct status_route *bad_route(const struct gateway_status *st)
 
 static bool session_ok(const struct gateway_status *st)
 {
-	return st->session->state == SESSION_ATTACHED || st->resuming;
+	return (st->session->state == SESSION_ATTACHED && !st->session->going_away) || st->resuming;
 }
 
 static bool audit_ok(const struct gateway_status *st)
@@ -47,10 +47,21 @@ static void add_check(struct buf *out, bool first, const char *name, bool ok, co
 	buf_printf(out, "\",\"age_s\":%.1f}", (double)age_ms / 1000);
 }
 
+static const char *session_detail(const struct gateway_status *st)
+{
+	const struct session_status *s = st->session;
+
+	if (s->state == SESSION_ATTACHED)
+		return s->going_away ? "the relay sends no new calls" : "";
+	return s->detail[0] ? s->detail : "no attempt has come to an end yet";
+}
+
 static const char *session_reason(const struct gateway_status *st)
 {
 	if (st->resuming)
 		return "resuming";
+	if (st->session->state == SESSION_ATTACHED && st->session->going_away)
+		return "relay-going-away";
 	if (st->session->failure != SESSION_FAILURE_NONE)
 		return session_failure_name(st->session->failure);
 	return session_state_name(st->session->state);
@@ -63,7 +74,7 @@ static void add_route(const struct gateway_status *st, const struct status_route
 
 	snprintf(name, sizeof(name), "upstream%s%s", *route->name ? ":" : "", route->name);
 	add_check(out, false, name, upstream_ok(u), upstream_ok(u) ? "reachable" : u->known ? tp_reason_name(u->reason) : "not-tried-yet",
-		  u->detail, u->known ? st->now_ms - u->seen_ms : 0);
+		  u->known ? u->detail : "no answer yet", u->known ? st->now_ms - u->seen_ms : 0);
 }
 
 bool status_ready_json(const struct gateway_status *st, struct buf *out)
@@ -72,7 +83,7 @@ bool status_ready_json(const struct gateway_status *st, struct buf *out)
 	char room[64];
 
 	buf_printf(out, "{\"ready\":%s,\"version\":\"" MCP_TUNNEL_VERSION "\",\"checks\":{", ready ? "true" : "false");
-	add_check(out, true, "session", session_ok(st), session_reason(st), st->session->detail,
+	add_check(out, true, "session", session_ok(st), session_reason(st), session_detail(st),
 		  st->now_ms - st->session->since_ms);
 	for (size_t i = 0; i < st->n_routes; i++)
 		add_route(st, &st->routes[i], out);
@@ -214,7 +225,7 @@ static void routes_line(const struct gateway_status *st, char *dst, size_t size)
 		snprintf(dst, size, "Not ready: MCP server %s%s%s%s: %s", bad->upstream_name, *bad->name ? " (route " : "", bad->name,
 			 *bad->name ? ")" : "", bad->upstream->known ? bad->upstream->detail : "not tried yet");
 	else if (st->resuming)
-		snprintf(dst, size, "Ready: resuming, calls wait: %s", st->session->detail);
+		snprintf(dst, size, "Ready: resuming, calls wait: %s", session_detail(st));
 	else if (st->n_routes == 1)
 		snprintf(dst, size, "Ready: attached, MCP server %s reachable%s%s", st->routes[0].upstream_name, gap, why);
 	else
@@ -226,7 +237,7 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 	if (st->stopping)
 		snprintf(dst, size, "Stopping: %zu calls open", st->exchanges->open);
 	else if (!session_ok(st))
-		snprintf(dst, size, "Not ready: %s%s%s", session_reason(st), st->session->detail[0] ? ": " : "", st->session->detail);
+		snprintf(dst, size, "Not ready: %s: %s", session_reason(st), session_detail(st));
 	else if (!audit_ok(st))
 		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
 	else if (!has_room(st))

@@ -20,7 +20,7 @@ enum {
 	SWEEP_MS = 1000,
 	PROBE_MS = 5 * 1000, /* after the last sign of life */
 	LOOK_MS = 1000, /* the same where somebody wants to know */
-	SILENT_MS = 5 * 1000, /* a call has been sent, and nobody has got a byte since */
+	SILENT_MS = 5 * 1000, /* how long the server may say nothing to a request before it is asked */
 	MUTE_MS = 30 * 1000, /* how long a call without any answer counts against the server, where it cannot be asked */
 	INFORMATIONAL_MAX = 16, /* 1xx heads before the answer */
 };
@@ -50,7 +50,6 @@ struct upstream_call {
 	bool answered; /* a byte of the answer has come: no retry any more */
 	bool head_told; /* the final head has been */
 	bool sent_told;
-	bool waits; /* sent, and nothing has come back yet */
 	unsigned informational;
 	bool paused;
 };
@@ -66,8 +65,7 @@ struct upstream {
 	struct dial *probe;
 	struct channel *probe_channel; /* TLS: its handshake */
 	struct upstream_ask ask;
-	size_t n_waits; /* calls that do */
-	uint64_t silent_since_ms; /* while there are some */
+	uint64_t silent_since_ms; /* a request was sent, and no byte has come from the server since; 0: it spoke last */
 	struct upstream_health health;
 	struct upstream_pool own_pool, *pool;
 	char label[96];
@@ -98,27 +96,20 @@ static bool is_mute(const struct upstream *u)
 	return u->health.reason != TP_REASON_NONE && u->health.reason != TP_REASON_UPSTREAM_UNREACHABLE;
 }
 
-/* A connection came about, or did not. That alone does not excuse a server that took calls and did not answer them. */
+static bool is_well(const struct upstream *u)
+{
+	return u->health.known && u->health.reason == TP_REASON_NONE;
+}
+
+/* A connection came about, or did not. It keeps a server well that has answered once; it makes none so, where it can be asked. */
 static void health_connected(struct upstream *u, bool connected, const char *detail)
 {
 	const struct upstream_health *h = &u->health;
 
 	if (!connected)
 		health_set(u, TP_REASON_UPSTREAM_UNREACHABLE, detail);
-	else if (!is_mute(u) || (!u->ask.target && loop_now_ms(u->loop) - h->seen_ms >= MUTE_MS))
+	else if (u->ask.target ? is_well(u) : !is_mute(u) || loop_now_ms(u->loop) - h->seen_ms >= MUTE_MS)
 		health_set(u, TP_REASON_NONE, "connected");
-}
-
-/* One more call waits for a sign of the server, or one less; heard: it gave one. */
-static void count_waits(struct upstream_call *c, bool waits, bool heard)
-{
-	struct upstream *u = c->upstream;
-
-	if (heard || (waits && !u->n_waits))
-		u->silent_since_ms = loop_now_ms(u->loop);
-	if (c->waits != waits)
-		u->n_waits += waits ? 1 : (size_t)-1;
-	c->waits = waits;
 }
 
 static void conn_gone(void *p)
@@ -156,7 +147,6 @@ static void conn_drop(struct upstream_conn *k, bool at_once)
 
 static void call_free(struct upstream_call *c)
 {
-	count_waits(c, false, false);
 	dial_cancel(c->dial);
 	c->dial = NULL;
 	if (c->conn)
@@ -260,7 +250,7 @@ static void on_channel_data(void *user, uint8_t *data, size_t len)
 		return;
 	}
 	k->call->answered = true;
-	count_waits(k->call, false, true);
+	k->upstream->silent_since_ms = 0;
 	do {
 		struct upstream_call *c = k->call;
 
@@ -297,8 +287,8 @@ static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
 		return 0;
 	if (!k->call->sent_told && k->call->ops->on_sent)
 		k->call->ops->on_sent(k->call->user);
-	if (!k->call->sent_told)
-		count_waits(k->call, true, false);
+	if (!k->call->sent_told && !k->upstream->silent_since_ms)
+		k->upstream->silent_since_ms = loop_now_ms(k->upstream->loop);
 	k->call->sent_told = true;
 	n = take(dst, room, &k->call->head, &k->call->head_at);
 	return n + take(dst + n, room - n, &k->call->body, &k->call->body_at);
@@ -567,7 +557,7 @@ void upstream_set_tls(struct upstream *u, struct tls_context *tls)
 /* Nothing but an answer proves that it is well. */
 static bool must_answer(const struct upstream *u)
 {
-	return u->ask.target && (is_mute(u) || (u->n_waits && loop_now_ms(u->loop) - u->silent_since_ms >= SILENT_MS));
+	return u->ask.target && (!is_well(u) || (u->silent_since_ms && loop_now_ms(u->loop) - u->silent_since_ms >= SILENT_MS));
 }
 
 void upstream_probe(struct upstream *u)
@@ -609,7 +599,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *user)
 	CHECK_OBJ(u, UPSTREAM_MAGIC);
 	while ((k = TAILQ_LAST(&u->idle, idle_head)) && now - k->idle_since_ms >= u->cfg.idle_ms)
 		conn_drop(k, false);
-	if (u->ask.target && (must_answer(u) || u->health.reason != TP_REASON_NONE || now - u->health.seen_ms >= PROBE_MS))
+	if (u->ask.target && (must_answer(u) || now - u->health.seen_ms >= PROBE_MS))
 		upstream_probe(u);
 }
 

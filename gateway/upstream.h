@@ -72,10 +72,10 @@ void upstream_call_cancel(struct upstream_call *c);
 /* For new connections; those that are kept are not used any more. */
 void upstream_set_tls(struct upstream *u, struct tls_context *tls);
 
-/* Finds out now what upstream_health() is to say: opens a connection (with TLS, up to the end of the handshake) and closes it. A
- * server that was silent or broke the protocol, or that has kept a call waiting for five seconds without a word to anybody, is asked
- * for an answer besides. One at a time. By itself this is done every second while the server is not known to be well, else five
- * seconds after its last sign of life. */
+/* Finds out now what upstream_health() is to say. A server that is not known to be well, or that has said nothing to anybody for
+ * five seconds after a request, is asked for an answer (gateway/upstream_ask.h). With any other, a connection that can be
+ * opened (with TLS, up to the end of the handshake) will do; it is closed at once. One at a time. By itself this is done every
+ * second while an answer is needed, else five seconds after the last sign of life. */
 void upstream_probe(struct upstream *u);
 /* Somebody wants to know: does that when the last sign of life is a second ago or more. */
 void upstream_look(struct upstream *u);

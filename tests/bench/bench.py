@@ -31,6 +31,11 @@ ROWS += [
     ("mix_p50_us", f"p50 µs beside {TRANSFERS} bulk answers", "{:,.0f}"),
     ("mix_p99_us", f"p99 µs beside {TRANSFERS} bulk answers", "{:,.0f}"),
     ("mix_mb_s", "MB/s of those together", "{:,.0f}"),
+    ("alone_max_us", "longest call, µs, nothing beside", "{:,.0f}"),
+    ("args_p50_us", "p50 µs beside 16 MiB of arguments", "{:,.0f}"),
+    ("args_p99_us", "p99 µs beside 16 MiB of arguments", "{:,.0f}"),
+    ("args_max_us", "longest, µs, beside them", "{:,.0f}"),
+    ("args_s", "of those a second", "{:.1f}"),
     ("idle_rss", "RSS kB idle, both ends", "{:,.0f}"),
     ("idle_dirty", "private dirty kB idle", "{:,.0f}"),
     ("full_rss", f"RSS kB, {STREAMS} idle streams", "{:,.0f}"),
@@ -87,6 +92,9 @@ def measure_bulk(opt, running, results, scratch):
         got = load.mixed(way, TRANSFERS, opt.seconds, scratch)
         for key in ("p50_us", "p99_us", "mb_s"):
             results.add(way.name, f"mix_{key}", got[key])
+    for way in running:
+        for key, value in load.beside_arguments(way, opt.seconds, scratch).items():
+            results.add(way.name, key, value)
 
 
 def measure_fresh(opt, classes, scratch, upstream, results):

@@ -20,6 +20,6 @@ end
 function done(summary, latency, requests)
 	local e = summary.errors
 	local failed = e.connect + e.read + e.write + e.status + e.timeout
-	io.write(string.format("RESULT %d %d %d %d %d\n", summary.requests, summary.duration, latency:percentile(50),
-		latency:percentile(99), failed))
+	io.write(string.format("RESULT %d %d %d %d %d %d\n", summary.requests, summary.duration, latency:percentile(50),
+		latency:percentile(99), failed, latency.max))
 end

@@ -12,6 +12,7 @@ import urllib.parse
 HERE = pathlib.Path(__file__).resolve().parent
 BLOB_BYTES = 64 << 20
 MIX_BLOB_BYTES = 1 << 30
+ARGUMENTS_BYTES = (16 << 20) - 1024  # the largest request that is taken, but for what is around it
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -48,12 +49,12 @@ def wrk(way, connections, seconds, pause_ms=0):
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(HERE / "echo.lua"), way.url],
         env=dict(os.environ, BENCH_KEY=way.key, BENCH_PAUSE_MS=str(pause_ms)), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     spent, gateway_spent = cpu_seconds(way.pids()) - before, cpu_seconds(gateway_pids(way)) - gateway_before
-    found = re.search(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+)$", done.stdout, re.M)
+    found = re.search(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)$", done.stdout, re.M)
     if not found:
         raise RuntimeError(f"wrk said: {done.stdout} {done.stderr}")
-    calls, micros, p50, p99, failed = map(int, found.groups())
+    calls, micros, p50, p99, failed, longest = map(int, found.groups())
     way.between_runs()
-    return {"calls": calls, "calls_s": calls / (micros / 1e6), "p50_us": p50, "p99_us": p99, "failed": failed,
+    return {"calls": calls, "calls_s": calls / (micros / 1e6), "p50_us": p50, "p99_us": p99, "max_us": longest, "failed": failed,
             "cpu_us": spent * 1e6 / calls if calls and way.pids() else None,
             "gateway_us": gateway_spent * 1e6 / calls if calls and way.gateway_pid else None}
 
@@ -107,6 +108,34 @@ def mixed(way, transfers, seconds, scratch):
         t.join()
     return {"p50_us": small["p50_us"], "p99_us": small["p99_us"], "failed": small["failed"],
             "mb_s": sum(sizes) / 1e6 / (seconds + 1)}
+
+
+def _push(way, scratch, until, count):
+    """Calls with large arguments, one after another."""
+    argv = curl_argv(way, 1, scratch)
+    body = pathlib.Path(scratch) / "arguments.json"
+    if not body.exists():
+        body.write_text('{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"blob","arguments":{"bytes":1,"text":"'
+                        + "x" * ARGUMENTS_BYTES + '"}}}')
+    argv[argv.index("-d") : argv.index("-d") + 2] = ["--data-binary", f"@{body}"]
+    while time.monotonic() < until:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode != 0 or not done.stdout.startswith("200 "):
+            raise RuntimeError(f"large arguments through {way.name}: curl {done.returncode}, {done.stdout}")
+        count.append(1)
+
+
+def beside_arguments(way, seconds, scratch):
+    """One small call after another, alone and beside calls with 16 MiB of arguments: the same, and how many of those a second."""
+    alone, count = wrk(way, 1, seconds), []
+    until = time.monotonic() + seconds + 1
+    thread = threading.Thread(target=_push, args=(way, scratch, until, count))
+    thread.start()
+    time.sleep(0.5)
+    small = wrk(way, 1, seconds)
+    thread.join()
+    got = {f"args_{key}": small[key] for key in ("p50_us", "p99_us", "max_us")}
+    return {**got, "alone_max_us": alone["max_us"], "args_s": len(count) / (seconds + 1)}
 
 
 def _open_stream(way, parts):

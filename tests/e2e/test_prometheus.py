@@ -188,6 +188,7 @@ def test_dashboard_is_one():
         taken |= cells
     for panel in panels:
         assert panel["targets"] and all(target["expr"] for target in panel["targets"]), panel["title"]
+        assert panel["description"] and panel["fieldConfig"]["defaults"]["unit"], panel["title"]
 
 
 def test_queries_of_the_dashboard_can_be_read(tool, tmp_path):

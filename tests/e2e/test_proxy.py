@@ -121,3 +121,45 @@ def test_refusals_are_told(lab, lines, options, said):
     it.relay.start()
     it.add_gateway(wait_ready=False)
     it.gateway.process.wait_line(said)
+
+
+def test_the_password_changes_while_it_runs(lab):
+    """The file is read for each dial: the proxy's new password is used at the next one."""
+    it = lab()
+    auth = secret_file(it, "proxy-auth", "ann:s3cret\n")
+    it.gateway_options = ("--proxy", f"http://{PROXY}", "--proxy-auth-file", str(auth))
+
+    async def scenario(it):
+        await it.call("json", size=100)
+        await it.aside(it.proxy.stop)
+        mark = it.gateway.process.mark()
+        it.proxy = await it.aside(start_proxy, it, "BasicAuth ann changed")
+        await it.aside(it.gateway.process.wait_line, r"\(proxy-refused\)|\(connection-lost\)", 15, mark)
+        secret_file(it, "proxy-auth", "ann:changed\n")
+        await it.aside(it.gateway.process.wait_line, "connected to .* again", 40, mark)
+        await it.call("json", size=100)
+
+    def before(it):
+        it.proxy = start_proxy(it, "BasicAuth ann s3cret")
+
+    scenario.before = before
+    it.run(scenario)
+    said = it.gateway.process.text()
+    assert "s3cret" not in said and "changed" not in said.replace("has changed", "")
+
+
+@pytest.mark.parametrize(
+    "no_proxy, through",
+    [("10.77.2.0/24", False), ("*", False), ("10.77.2.2:8443", False), ("10.77.2.2:443,example.com", True)],
+)
+def test_no_proxy(lab, monkeypatch, no_proxy, through):
+    """What is to be reached straight is: there is no such way in this network, and the proxy is not asked."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{PROXY}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    it = lab()
+    start_proxy(it)
+    it.relay.start()
+    it.add_gateway(wait_ready=False)
+    line = it.gateway.process.wait_line("(not )?connected to .*")
+    assert bool(line.group(1)) != through, line.group(0)

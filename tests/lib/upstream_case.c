@@ -81,19 +81,24 @@ void upstream_setup(void)
 	ck_assert_int_eq(loop_new(&loop), 0);
 }
 
-void start(peer_fn *fn, uint64_t idle_ms, size_t max_idle)
+static void start_with(peer_fn *fn, struct upstream_config *cfg)
 {
-	struct upstream_config cfg = {
-		.host = "127.0.0.1",
-		.connect_timeout_ms = 5000,
-		.idle_ms = idle_ms,
-		.max_idle = max_idle,
-	};
-
+	cfg->host = "127.0.0.1";
+	cfg->connect_timeout_ms = 5000;
 	peer_start(&peer, fn, NULL);
 	has_peer = true;
-	cfg.port = peer.port;
-	ck_assert_int_eq(upstream_new(loop, &cfg, &up), 0);
+	cfg->port = peer.port;
+	ck_assert_int_eq(upstream_new(loop, cfg, &up), 0);
+}
+
+void start(peer_fn *fn, uint64_t idle_ms, size_t max_idle)
+{
+	start_with(fn, &(struct upstream_config){ .idle_ms = idle_ms, .max_idle = max_idle });
+}
+
+void start_asking(peer_fn *fn)
+{
+	start_with(fn, &(struct upstream_config){ .authority = "x", .target = "/mcp" });
 }
 
 void upstream_teardown(void)

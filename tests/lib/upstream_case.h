@@ -51,6 +51,9 @@ void upstream_setup(void);
 void upstream_teardown(void);
 /* The peer, and an upstream that goes to it. */
 void start(peer_fn *fn, uint64_t idle_ms, size_t max_idle);
+/* The same, and the server may be asked for an answer: ASKED comes. */
+#define ASKED "OPTIONS /mcp HTTP/1.1\r\nHost: x\r\n\r\n"
+void start_asking(peer_fn *fn);
 
 void call_bytes(struct result *r, const char *head, size_t body_len, bool idempotent);
 void call_get(struct result *r);

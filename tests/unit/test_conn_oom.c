@@ -48,8 +48,10 @@ void *__wrap_calloc(size_t n, size_t size)
 
 void *__wrap_realloc(void *p, size_t size)
 {
-	in_use += p == NULL;
-	return __real_realloc(p, size);
+	void *q = fails() ? NULL : __real_realloc(p, size);
+
+	in_use += !p && q;
+	return q;
 }
 
 void __wrap_free(void *p)

@@ -118,7 +118,7 @@ START_TEST(upstream_not_tried_yet)
 	upstream = (struct upstream_health){ 0 };
 	json = ready_json(&ready);
 	ck_assert(!ready);
-	ck_assert(has(json, "\"upstream\":{\"ok\":false,\"reason\":\"not-tried-yet\",\"detail\":\"\",\"age_s\":0.0}"));
+	ck_assert(has(json, "\"upstream\":{\"ok\":false,\"reason\":\"not-tried-yet\",\"detail\":\"no answer yet\",\"age_s\":0.0}"));
 }
 END_TEST
 
@@ -400,7 +400,7 @@ START_TEST(line)
 	ck_assert_str_eq(text, "Ready: attached, MCP server http://127.0.0.1:9000/mcp reachable; calls have no record: no space");
 	session.state = SESSION_DIALLING;
 	status_line(&st, text, sizeof(text));
-	ck_assert_str_eq(text, "Not ready: dialling");
+	ck_assert_str_eq(text, "Not ready: dialling: no attempt has come to an end yet");
 	session.failure = SESSION_RESOLVE;
 	snprintf(session.detail, sizeof(session.detail), "no such name");
 	status_line(&st, text, sizeof(text));

@@ -340,6 +340,84 @@ START_TEST(a_server_that_does_not_answer_is_not_healthy)
 }
 END_TEST
 
+/* At first, and after a call that was not answered: whatever the answer is, it is one. Else a connection will do. */
+static void asked_peer(int ln)
+{
+	int fd = peer_accept(ln);
+
+	peer_expect(fd, ASKED);
+	peer_send(fd, "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n");
+	peer_expect_end(fd);
+	peer_close(fd);
+	fd = peer_accept(ln);
+	peer_expect_end(fd);
+	peer_close(fd);
+	fd = peer_accept(ln);
+	peer_expect(fd, POST "xx");
+	peer_close(fd);
+	fd = peer_accept(ln);
+	peer_expect(fd, ASKED);
+	peer_close(fd);
+	fd = peer_accept(ln);
+	peer_expect(fd, ASKED);
+	peer_send(fd, "HTTP/1.1 ");
+	peer_send(fd, "401 Who\r\n\r\n");
+	peer_drop_until_end(fd);
+	peer_close(fd);
+}
+
+START_TEST(an_answer_is_asked_for)
+{
+	struct result a = { 0 };
+
+	start_asking(asked_peer);
+	upstream_probe(up);
+	run_until(upstream_health(up)->known);
+	ck_assert_uint_eq(upstream_health(up)->reason, TP_REASON_NONE);
+	ck_assert_str_eq(upstream_health(up)->detail, "answered");
+	upstream_probe(up);
+	run_ms(50);
+	call_post(&a);
+	bad(&a, TP_REASON_UPSTREAM_CLOSED);
+	ck_assert_uint_eq(upstream_health(up)->reason, TP_REASON_UPSTREAM_CLOSED);
+	run_until(upstream_health(up)->reason == TP_REASON_NONE);
+}
+END_TEST
+
+static void silent_peer(int ln)
+{
+	int fd = peer_accept(ln), other;
+
+	peer_expect(fd, ASKED);
+	peer_send(fd, OK);
+	peer_expect_end(fd);
+	peer_close(fd);
+	fd = peer_accept(ln);
+	peer_expect_until(fd, "xx");
+	other = peer_accept(ln);
+	peer_expect(other, ASKED);
+	peer_expect_end(other);
+	peer_close(other);
+	peer_expect_end(fd);
+	peer_close(fd);
+}
+
+/* It takes a call and everything after it, and says nothing. */
+START_TEST(silence_is_found_out)
+{
+	struct result a = { 0 };
+
+	start_asking(silent_peer);
+	upstream_probe(up);
+	run_until(upstream_health(up)->known);
+	call_post(&a);
+	run_until(upstream_health(up)->reason == TP_REASON_UPSTREAM_TIMEOUT);
+	ck_assert(strstr(upstream_health(up)->detail, "nothing to OPTIONS within 5 s"));
+	ck_assert(!over(&a));
+	upstream_call_cancel(a.call);
+}
+END_TEST
+
 static void unix_peer(int ln)
 {
 	int fd = peer_accept(ln);
@@ -400,6 +478,6 @@ END_TEST
 UNIT_MAIN("upstream_flow", FIXTURE ADD(an_answer_that_overtakes_its_request) ADD(an_answer_that_begins_early)
 	  ADD(pauses_without_holding_anything) ADD(a_reset_is_seen_while_paused) ADD(cancelled_before_the_answer)
 	  ADD(cancelled_from_on_head) ADD(cancelled_from_on_data) ADD(cancelled_while_dialling)
-	  ADD(the_next_call_from_on_end) ADD(connection_refused) ADD(probe)
+	  ADD(the_next_call_from_on_end) ADD(connection_refused) ADD(probe) ADD(an_answer_is_asked_for) ADD(silence_is_found_out)
 	  ADD(a_server_that_does_not_answer_is_not_healthy) ADD(over_a_unix_socket)
 	  ADD(a_call_that_cannot_start_is_not_handed_out))

@@ -8,7 +8,8 @@ LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[\t\x20-\x7e\x80-\xff]*")
 
 
 class Recorder:
-    """Answers each request with its X-Key; X-Hold: not at all. `answers` are raw bytes to give instead, by X-Case."""
+    """Answers each request with its X-Key; X-Hold: not at all. `answers` are raw bytes to give instead, by X-Case.
+    What the gateway asks by itself, in exactly these bytes, is answered and not kept."""
 
     def __init__(self, answers=None):
         self.answers, self.requests, self.wrong, self.lock = answers or {}, [], [], threading.Lock()
@@ -81,6 +82,9 @@ class Recorder:
         raw = self._head(stream)
         if not raw:
             return False
+        if raw == b"OPTIONS /mcp HTTP/1.1\r\nHost: %s\r\n\r\n" % self.authority:
+            sock.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+            return True
         problem = self._problem(raw)
         fields = {n.lower(): v.strip() for n, _, v in (line.partition(b":") for line in raw.split(b"\r\n")[1:-2])}
         body = b"" if problem else stream.read(int(fields.get(b"content-length", 0)))
