@@ -40,7 +40,7 @@ struct gateway_config {
 	char *health_listen;
 	int log_choice;
 	char *config_file;
-	bool check_config, print_config;
+	bool check_config, print_config, doctor, json;
 
 	/* Derived. */
 	struct url relays[GATEWAY_RELAYS_MAX]; /* of control_plane_urls, {region} replaced */

@@ -1,8 +1,10 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "daemon/doctor.h"
 #include "daemon/log_sink.h"
 #include "daemon/process.h"
+#include "gateway/doctor.h"
 #include "gateway/gateway.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -16,6 +18,8 @@ int main(int argc, char **argv)
 
 	process_signals(false);
 	process_init();
+	if (doctor_flag(argc, argv, "doctor"))
+		return doctor_main(argc, argv);
 	r = gateway_config_load(&cfg, argc, argv, err, sizeof(err));
 	if (r == CONFIG_EXIT)
 		return EXIT_OK;
