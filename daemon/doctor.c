@@ -29,7 +29,8 @@ static void on_over(int sig)
 	static const char text[] = "the check after the last one above did not end within a minute; the run was given up\n";
 	ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
 
-	_exit(n > 0 ? EXIT_OVER : EXIT_OVER);
+	(void)n;
+	_exit(EXIT_OVER);
 }
 
 static void sink_nowhere(void *user, enum log_level level, const struct log_field *fields, size_t n, const char *message)

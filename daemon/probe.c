@@ -116,11 +116,14 @@ static int start_attempt(struct attempts *all, const struct resolve_addr *addr, 
 {
 	char host[NI_MAXHOST], port[NI_MAXSERV];
 	struct dial_target target = { .host = host, .timeout_ms = timeout_ms };
+	uint64_t number;
 	int r;
 
 	if (getnameinfo((const struct sockaddr *)&addr->sa, addr->len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return -EAFNOSUPPORT;
-	target.port = (uint16_t)atoi(port);
+	if (span_u64(span_of(port), &number) < 0)
+		return -EINVAL;
+	target.port = (uint16_t)number;
 	snprintf(a->result->text, sizeof(a->result->text), strchr(host, ':') ? "[%.46s]:%s" : "%.46s:%s", host, port);
 	r = dial_start(all->loop, &target, on_attempt, a, &a->dial);
 	all->open += r == 0;

@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/span.h"
 #include "daemon/state_dir.h"
 
 enum { ENTRIES_MAX = 1000 };
@@ -49,14 +50,20 @@ static void look_at_lock(int dir, struct state_dir_view *v)
 {
 	char text[24] = "";
 	struct stat st;
-	int fd = openat(dir, "pid", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY), pid = 0;
+	int fd = openat(dir, "pid", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	uint64_t pid = 0;
 
 	if (fd < 0)
 		return;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && read(fd, text, sizeof(text) - 1) > 0)
-		pid = atoi(text);
-	v->in_use = is_listed(&st, pid);
-	v->pid = v->in_use ? pid : 0;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return;
+	}
+	if (read(fd, text, sizeof(text) - 1) > 0 &&
+	    (span_u64(span_trim(span_make(text, strcspn(text, "\n"))), &pid) < 0 || pid > INT32_MAX))
+		pid = 0;
+	v->in_use = is_listed(&st, (int)pid);
+	v->pid = v->in_use ? (int)pid : 0;
 	close(fd);
 }
 
