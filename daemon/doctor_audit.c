@@ -21,6 +21,7 @@ enum {
 	NONCE_LEN = 2 * NONCE_BYTES,
 	ANSWER_MAX = 16 * 1024,
 	FIND_MS = 5000,
+	DISK_MS = 1000,
 	FIND_STEP_MS = 50,
 	CANARY_TRIES = 3,
 	CANARY_PAUSE_MS = 1100, /* more than one a second is refused */
@@ -197,23 +198,23 @@ static int send_probe(const char *nonce)
 static void check_journal(struct doctor *d, const struct audit_options *o, const char *nonce, const char *who)
 {
 	bool on_disk = o->read_back_choice == AUDIT_READ_BACK_DISK;
-	int r = audit_watch_find(nonce, on_disk, FIND_MS);
+	int r = audit_watch_find(nonce, false, FIND_MS);
+	bool in_memory = r == 0 && on_disk && audit_watch_find(nonce, true, DISK_MS) == -ENOENT;
 
-	if (r == 0) {
-		doctor_ok(d, "journald took a record%s, and it is in the journal%s", who, on_disk ? " on disk" : "");
-		return;
-	}
-	if (r == -EACCES)
-		doctor_warn(d, "run this as root, or let the user into the group systemd-journal",
-			    "journald took a record%s; whether it kept it cannot be told: the journal may not be read", who);
-	else if (on_disk && audit_watch_find(nonce, false, 0) == 0)
+	if (in_memory) {
 		doctor_fail(d, "set Storage=persistent in journald.conf and make room on its disk, or take --audit-read-back any",
 			    "the journal is kept in memory only, and --audit-read-back is disk: calls are refused");
-	else if (r == -ENOENT)
+	} else if (r == 0) {
+		doctor_ok(d, "journald took a record%s, and it is in the journal%s", who, on_disk ? " on disk" : "");
+	} else if (r == -EACCES) {
+		doctor_warn(d, "run this as root, or let the user into the group systemd-journal",
+			    "journald took a record%s; whether it kept it cannot be told: the journal may not be read", who);
+	} else if (r == -ENOENT) {
 		doctor_fail(d, "look for MaxLevelStore=, Storage=none, rate limits and a full disk: journalctl -u systemd-journald",
 			    "journald took a record%s, but it is not in the journal", who);
-	else
+	} else {
 		doctor_warn(d, "try: journalctl -n 1", "journald took a record%s; reading the journal failed: %s", who, strerror(-r));
+	}
 }
 
 /* ---- all of it ---- */

@@ -69,9 +69,10 @@ void doctor_find_running(const char *listen, struct doctor_running *ret)
 
 void doctor_check_running(struct doctor *d, const struct doctor_running *r, const char *service)
 {
-	char remedy[200];
+	char remedy[200], stuck[200];
 
 	doctor_begin(d, "running", NULL);
+	snprintf(stuck, sizeof(stuck), "it, or what has its address, is stuck: journalctl -u %s -e; then systemctl restart %s", service, service);
 	snprintf(remedy, sizeof(remedy), "start it: systemctl start %s; why it ended: journalctl -u %s -e", service, service);
 	if (!r->where[0])
 		doctor_skip(d, "no health listener is configured, so a %s that runs cannot be asked", service);
@@ -84,7 +85,7 @@ void doctor_check_running(struct doctor *d, const struct doctor_running *r, cons
 	else if (r->error == -EACCES)
 		doctor_skip(d, "%s cannot be asked: %s; run this as root", r->where, strerror(-r->error));
 	else if (r->error)
-		doctor_fail(d, remedy, "%s does not answer at %s: %s", service, r->where, strerror(-r->error));
+		doctor_fail(d, stuck, "%s does not answer at %s: %s", service, r->where, strerror(-r->error));
 	else if (r->ready)
 		doctor_ok(d, "ready, says /readyz of %s%s%s", r->where, r->sentence[0] ? "; but " : "", r->sentence);
 	else
