@@ -1,5 +1,6 @@
 #include "gateway/doctor.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,17 +21,26 @@ static const char *without(const char *text, const char *prefix)
 	return strncmp(text, prefix, len) == 0 ? text + len : text;
 }
 
+static const char *token_remedy(int r, const char *err)
+{
+	if (strstr(err, "chmod"))
+		return "others may have read the token: make a new one, too (mcp-tunnel-relay tunnel rotate NAME)";
+	if (r == -EACCES || r == -EPERM)
+		return "run this as root, or as the file's owner";
+	return "put the tunnel's token into it, one line; on the relay: mcp-tunnel-relay tunnel add NAME, or rotate NAME";
+}
+
 static struct token *check_token_file(struct doctor *d, const char *path)
 {
 	struct token *token;
 	char err[512], owner[33] = "?";
 	struct stat st = { 0 };
+	int r;
 
 	doctor_begin(d, "token file", NULL);
-	if (token_load(path, err, sizeof(err), &token) < 0) {
-		doctor_fail(d, strstr(err, "chmod") ? "others may have read the token: make a new one, too (mcp-tunnel-relay tunnel rotate NAME)" :
-						      "put the tunnel's token into it, one line; on the relay: mcp-tunnel-relay tunnel add NAME, or rotate NAME",
-			    "%s", without(err, "token file "));
+	r = token_load(path, err, sizeof(err), &token);
+	if (r < 0) {
+		doctor_fail(d, token_remedy(r, err), "%s", without(err, "token file "));
 		return NULL;
 	}
 	if (stat(path, &st) == 0)

@@ -133,20 +133,22 @@ static int check_proxy(struct walk *w)
 	return fd;
 }
 
+/* A family that this machine has no way for is no fault, where the other one leads there. */
 static bool tell_tcp(struct walk *w, const struct probe_tcp *t, size_t n)
 {
 	char list[DOCTOR_DETAIL_MAX] = "";
-	size_t at = 0, good = 0;
+	size_t at = 0, good = 0, elsewhere = 0;
 	const char *remedy = dial_remedy(w, DIAL_CONNECT, "");
 
 	for (size_t i = 0; i < n && at < sizeof(list); i++) {
 		good += t[i].error == 0;
+		elsewhere += t[i].error == ENETUNREACH || t[i].error == EADDRNOTAVAIL || t[i].error == EAFNOSUPPORT;
 		if (t[i].error)
 			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s: %s", i ? "; " : "", t[i].text, strerror(t[i].error));
 		else
 			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s in %.0f ms", i ? "; " : "", t[i].text, (double)t[i].took_us / 1000);
 	}
-	if (good == n)
+	if (good == n || (good && good + elsewhere == n))
 		doctor_ok(w->d, "%s", list);
 	else if (good)
 		doctor_warn(w->d, "calls get through by the others; mend the relay's listener, or its name's addresses", "%s", list);
@@ -255,7 +257,8 @@ static void tell_upgrade(struct walk *w, enum upgrade_result result, const char 
 		return;
 	}
 	if (result != UPGRADE_REFUSED_TOKEN) {
-		doctor_fail(w->d, remedies[result], "%s", detail);
+		doctor_fail(w->d, strstr(detail, "HTTP 421") ? "the relay does not know itself by this name: give it --public-url, or name it otherwise in --control-plane" : remedies[result],
+			    "%s", detail);
 		doctor_begin(w->d, "token", w->subject);
 		doctor_skip(w->d, "without the upgrade nobody looks at it");
 		return;

@@ -16,10 +16,12 @@ int main(int argc, char **argv)
 	char err[CONFIG_ERROR_MAX + 512] = "";
 	int r;
 
+	if (doctor_flag(argc, argv, "doctor")) {
+		process_init();
+		return doctor_main(argc, argv);
+	}
 	process_signals(false);
 	process_init();
-	if (doctor_flag(argc, argv, "doctor"))
-		return doctor_main(argc, argv);
 	r = gateway_config_load(&cfg, argc, argv, err, sizeof(err));
 	if (r == CONFIG_EXIT)
 		return EXIT_OK;
