@@ -13,30 +13,39 @@ enum { ANSWER_MAX = 64 * 1024, DAY_S = 24 * 3600 };
 
 /* ---- a program that runs ---- */
 
-static bool find2(struct span body, const char *a, const char *b, const char *c, char *out, size_t size)
+static bool find(struct span body, const char *a, const char *b, const char *c, char *out, size_t size)
 {
 	const char *const path[] = { a, b, c };
 
 	return json_find(body, path, c ? 3 : b ? 2 : 1, out, size) == 0;
 }
 
+struct reading {
+	struct span body;
+	struct doctor_running *running;
+	size_t len;
+};
+
 /* What it says is not well: "session: token-refused: the relay refused the token (HTTP 401)". */
+static void read_check(void *user, const char *name)
+{
+	struct reading *q = user;
+	char ok[8], reason[64] = "", detail[256] = "", *out = q->running->sentence;
+
+	if (!find(q->body, "checks", name, "ok", ok, sizeof(ok)) || strcmp(ok, "false") != 0 || q->len >= sizeof(q->running->sentence))
+		return;
+	(void)find(q->body, "checks", name, "reason", reason, sizeof(reason));
+	(void)find(q->body, "checks", name, "detail", detail, sizeof(detail));
+	q->len += (size_t)snprintf(out + q->len, sizeof(q->running->sentence) - q->len, "%s%s: %s%s%s", q->len ? "; " : "", name, reason,
+				   detail[0] ? ": " : "", detail);
+}
+
 static void read_sentence(struct span body, struct doctor_running *r)
 {
-	static const char *const checks[] = { "session", "upstream", "audit", "running" };
-	char ok[8], reason[64], detail[256];
-	size_t n = 0;
+	static const char *const path[] = { "checks" };
+	struct reading q = { .body = body, .running = r };
 
-	for (size_t i = 0; i < ARRAY_LEN(checks) && n < sizeof(r->sentence); i++) {
-		if (!find2(body, "checks", checks[i], "ok", ok, sizeof(ok)) || strcmp(ok, "false") != 0)
-			continue;
-		if (!find2(body, "checks", checks[i], "reason", reason, sizeof(reason)))
-			reason[0] = '\0';
-		if (!find2(body, "checks", checks[i], "detail", detail, sizeof(detail)))
-			detail[0] = '\0';
-		n += (size_t)snprintf(r->sentence + n, sizeof(r->sentence) - n, "%s%s: %s%s%s", n ? "; " : "", checks[i], reason,
-				      detail[0] ? ": " : "", detail);
-	}
+	(void)json_names(body, path, 1, read_check, &q);
 }
 
 void doctor_find_running(const char *listen, struct doctor_running *ret)
@@ -57,7 +66,7 @@ void doctor_find_running(const char *listen, struct doctor_running *ret)
 	snprintf(request, sizeof(request), "GET /readyz HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", ret->addr.authority);
 	buf_init(&answer, ANSWER_MAX);
 	ret->error = health_ask(&ret->addr, request, &answer, &connected);
-	if (ret->error == 0 && health_answer(buf_span(&answer), &body) && find2(body, "ready", NULL, NULL, text, sizeof(text))) {
+	if (ret->error == 0 && health_answer(buf_span(&answer), &body) && find(body, "ready", NULL, NULL, text, sizeof(text))) {
 		ret->answers = true;
 		ret->ready = strcmp(text, "true") == 0;
 		read_sentence(body, ret);

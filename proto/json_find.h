@@ -7,3 +7,8 @@
  * spelled; cut at size. The first one, where names are there twice. 0; -ENOENT: there is none, or it is no scalar; -EINVAL: no JSON
  * up to there. */
 int json_find(struct span doc, const char *const *path, size_t n, char *out, size_t size);
+
+/* Visits the names of the members of the object at path, those of at most JSON_FIND_NAME_MAX bytes; the name is gone after the call.
+ * 0; -EINVAL: no JSON up to its end. */
+enum { JSON_FIND_NAME_MAX = 63 };
+int json_names(struct span doc, const char *const *path, size_t n, void (*fn)(void *user, const char *name), void *user);

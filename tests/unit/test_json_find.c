@@ -4,6 +4,7 @@
 #include "tests/lib/unit.h"
 
 #include <errno.h>
+#include <string.h>
 
 static const struct {
 	const char *doc;
@@ -47,6 +48,35 @@ START_TEST(finds_one_value)
 }
 END_TEST
 
+static void add_name(void *user, const char *name)
+{
+	strcat(strcat(user, name), " ");
+}
+
+START_TEST(names_the_members)
+{
+	static const char *const path[] = { "a", "b" };
+	static const struct {
+		const char *doc, *names;
+		size_t n;
+		int result;
+	} cases[] = {
+		{ "{\"x\":1,\"a\":{\"b\":{\"c\":{\"no\":1},\"d\":[{\"no\":1}],\"e\":2},\"f\":3},\"g\":4}", "c d e ", 2, 0 },
+		{ "{\"x\":1,\"a\":{\"b\":{},\"f\":3},\"g\":4}", "b f ", 1, 0 },
+		{ "{\"x\":{\"no\":1},\"a\":2}", "x a ", 0, 0 },
+		{ "{\"x\":{\"b\":{\"no\":1}},\"a\":[{\"b\":{\"no\":1}}]}", "", 2, 0 },
+		{ "{\"a\":{\"b\":{\"c\":1", "c ", 2, -EINVAL },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char names[100] = "";
+
+		ck_assert_int_eq(json_names(span_of(cases[i].doc), path, cases[i].n, add_name, names), cases[i].result);
+		ck_assert_str_eq(names, cases[i].names);
+	}
+}
+END_TEST
+
 START_TEST(dates_are_printed_and_read)
 {
 	static const char *const bad[] = { "", "Sun, 06 Nov 1994 08:49:37 UTC", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
@@ -63,4 +93,4 @@ START_TEST(dates_are_printed_and_read)
 }
 END_TEST
 
-UNIT_MAIN("json_find", ADD(finds_one_value) ADD(dates_are_printed_and_read))
+UNIT_MAIN("json_find", ADD(finds_one_value) ADD(names_the_members) ADD(dates_are_printed_and_read))
