@@ -20,6 +20,7 @@ enum {
 	NONCE_BYTES = 16,
 	NONCE_LEN = 2 * NONCE_BYTES,
 	ANSWER_MAX = 16 * 1024,
+	FILE_MS = 3000, /* a program writes within a turn of its loop */
 	FIND_MS = 5000,
 	DISK_MS = 1000,
 	FIND_STEP_MS = 50,
@@ -100,7 +101,7 @@ static int find_in_file(const char *path, const char *nonce)
 {
 	int r = 0;
 
-	for (int ms = 0; r == 0 && ms < FIND_MS; ms += FIND_STEP_MS) {
+	for (int ms = 0; r == 0 && ms < FILE_MS; ms += FIND_STEP_MS) {
 		r = look_at_tail(path, nonce);
 		if (r == 0)
 			usleep(FIND_STEP_MS * 1000);

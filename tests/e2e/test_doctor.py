@@ -457,6 +457,9 @@ def test_a_running_gateway_is_not_disturbed(programs, relay_pair, certs, site, t
 def test_what_the_running_gateway_says(relay_pair, site, tmp_path, servers):
     relay, gateway, _ = relay_pair(health_listen=f"unix:{tmp_path}/health")
     argv = [a if a != servers.url("raw") else f"http://127.0.0.1:{site.server.port}/mcp" for a in gateway.argv]
+    other = [f"file:{tmp_path}/elsewhere" if str(a).startswith("file:") else a for a in argv]
+    (tmp_path / "elsewhere").touch()
+    Findings(other).only("audit", "failed", "took a record, but it is not in .*/elsewhere", "compare --audit")
     relay.command("tunnel", "remove", "own")
     relay.reload_and_wait()
     gateway.wait_ready(status=503)
