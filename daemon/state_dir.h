@@ -23,6 +23,8 @@ struct state_dir_view {
 };
 /* -EACCES and others, with one line in err: it cannot be used. */
 int state_dir_look(const char *path, char *err, size_t err_size, struct state_dir_view *ret);
+/* Whether the owner of the directory may read the file, as far as its own mode tells; only root has to ask. */
+bool state_dir_owner_may_read(const char *dir, const char *path);
 /* The name of a user, or the number. */
 void state_dir_user_name(unsigned uid, char *dst, size_t size);
 

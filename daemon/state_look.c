@@ -1,6 +1,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <libgen.h>
 #include <pwd.h>
 #include <signal.h>
@@ -13,7 +14,7 @@
 #include "base/span.h"
 #include "daemon/state_dir.h"
 
-enum { ENTRIES_MAX = 1000 };
+enum { ENTRIES_MAX = 1000, GROUPS_MAX = 64 };
 
 void state_dir_user_name(unsigned uid, char *dst, size_t size)
 {
@@ -24,6 +25,35 @@ void state_dir_user_name(unsigned uid, char *dst, size_t size)
 		snprintf(dst, size, "%s", pw.pw_name);
 	else
 		snprintf(dst, size, "uid %u", uid);
+}
+
+static bool is_in_group(const struct passwd *pw, gid_t gid)
+{
+	gid_t groups[GROUPS_MAX];
+	int n = GROUPS_MAX;
+
+	/* Where there are more, nobody knows. */
+	if (getgrouplist(pw->pw_name, pw->pw_gid, groups, &n) < 0)
+		return true;
+	for (int i = 0; i < n; i++)
+		if (groups[i] == gid)
+			return true;
+	return false;
+}
+
+bool state_dir_owner_may_read(const char *dir, const char *path)
+{
+	char text[1024];
+	struct passwd pw, *found = NULL;
+	struct stat of, st;
+
+	if (stat(dir, &of) < 0 || stat(path, &st) < 0 || of.st_uid == 0)
+		return true;
+	if (st.st_uid == of.st_uid)
+		return st.st_mode & 0400;
+	if (getpwuid_r(of.st_uid, &pw, text, sizeof(text), &found) != 0 || !found)
+		return st.st_mode & (st.st_gid == of.st_gid ? 0040 : 0004);
+	return st.st_mode & (is_in_group(&pw, st.st_gid) ? 0040 : 0004);
 }
 
 /* A lock that is only tried would be in the way of a program that starts now; this list shows who has one. The numbers of the device

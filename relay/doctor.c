@@ -114,11 +114,43 @@ static void check_tunnels(struct doctor *d, const struct relay_config *cfg)
 
 /* ---- certificate ---- */
 
+/* Root reads everything; the relay's user has to, too. */
+static const char *unreadable(const struct relay_config *cfg)
+{
+	if (geteuid() != 0)
+		return NULL;
+	if (!state_dir_owner_may_read(cfg->state_dir, cfg->tls_cert))
+		return cfg->tls_cert;
+	return state_dir_owner_may_read(cfg->state_dir, cfg->tls_key) ? NULL : cfg->tls_key;
+}
+
+static void tell_certificate(struct doctor *d, const struct relay_config *cfg, const struct tls_context *tls)
+{
+	const uint64_t until_s = tls_certificate_until(tls);
+	const char *host = cfg->public_url.scheme ? cfg->public_url.host : NULL;
+	char days[64];
+	size_t n = 0;
+
+	doctor_days_text(until_s, days, sizeof(days));
+	if (!tls_chain_is_in_order(tls, &n))
+		doctor_fail(d, "put the relay's own certificate first, then the one that issued it, and so on; the root may be left out",
+			    "%s: its certificates do not issue one another in their order", cfg->tls_cert);
+	else if (host && !tls_certificate_is_for(tls, host))
+		doctor_fail(d, "have a certificate made with this name, or correct --public-url", "%s is not valid for %s, the host of --public-url", cfg->tls_cert,
+			    host);
+	else if (doctor_has_ended(until_s))
+		doctor_fail(d, "renew it: no gateway and no agent connects; a running relay takes new files within seconds", "%s: %s", cfg->tls_cert, days);
+	else if (doctor_ends_soon(until_s))
+		doctor_warn(d, "renew it; a running relay takes new files within seconds", "%s: %s", cfg->tls_cert, days);
+	else
+		doctor_ok(d, "%s: %zu certificate%s, the key fits%s%s; %s", cfg->tls_cert, n, n == 1 ? "" : "s", host ? ", good for " : "", host ? host : "", days);
+}
+
 static void check_tls_files(struct doctor *d, const struct relay_config *cfg, struct tls_context **ret)
 {
 	const struct tls_server_options opt = { .cert_file = cfg->tls_cert, .key_file = cfg->tls_key, .allow_tls12 = cfg->allow_tls12 };
-	char err[512], days[64];
-	size_t n = 0;
+	const char *closed;
+	char err[512];
 
 	*ret = NULL;
 	doctor_begin(d, "tls files", NULL);
@@ -130,20 +162,11 @@ static void check_tls_files(struct doctor *d, const struct relay_config *cfg, st
 		doctor_fail(d, "certificate and key must be PEM files that the relay's user may read, and belong together", "%s", err);
 		return;
 	}
-	doctor_days_text(tls_certificate_until(*ret), days, sizeof(days));
-	if (!tls_chain_is_in_order(*ret, &n))
-		doctor_fail(d, "put the relay's own certificate first, then the one that issued it, and so on; the root may be left out",
-			    "%s: its certificates do not issue one another in their order", cfg->tls_cert);
-	else if (cfg->public_url.scheme && !tls_certificate_is_for(*ret, cfg->public_url.host))
-		doctor_fail(d, "have a certificate made with this name, or correct --public-url", "%s is not valid for %s, the host of --public-url", cfg->tls_cert,
-			    cfg->public_url.host);
-	else if (doctor_has_ended(tls_certificate_until(*ret)))
-		doctor_fail(d, "renew it: no gateway and no agent connects; a running relay takes new files within seconds", "%s: %s", cfg->tls_cert, days);
-	else if (doctor_ends_soon(tls_certificate_until(*ret)))
-		doctor_warn(d, "renew it; a running relay takes new files within seconds", "%s: %s", cfg->tls_cert, days);
+	closed = unreadable(cfg);
+	if (closed)
+		doctor_fail(d, "let the user that the state directory belongs to read it: chgrp, chmod 640", "%s can be read by root, but not by the relay's user", closed);
 	else
-		doctor_ok(d, "%s: %zu certificate%s, the key fits%s%s; %s", cfg->tls_cert, n, n == 1 ? "" : "s", cfg->public_url.scheme ? ", good for " : "",
-			  cfg->public_url.scheme ? cfg->public_url.host : "", days);
+		tell_certificate(d, cfg, *ret);
 }
 
 /* ---- the rest ---- */

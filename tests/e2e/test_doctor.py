@@ -451,7 +451,9 @@ def test_a_running_gateway_is_not_disturbed(programs, relay_pair, certs, site, t
         it.stop()
     relay_pair.made.clear()
     status, out, _ = run([programs.audit, "verify", gateway.audit, "--relay", log])
-    assert status == 0, out
+    records = [json.loads(line) for line in gateway.audit.read_text().splitlines()]
+    assert status == 0 and all("mcp_chain" in r for r in records), out
+    assert sum("mcp_nonce" in r for r in records) == 5
 
 
 def test_what_the_running_gateway_says(relay_pair, site, tmp_path, servers):
@@ -573,6 +575,20 @@ def test_relay_certificate(own, certs):
     own.ask(cert=both, key=key).says("tls files", "failed", "do not issue one another", "own certificate first")
     both.write_text(cert.read_text() + certs.ca.cert.read_text())
     own.ask(cert=both, key=key).says("tls files", "warning", "days left")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of two owners need root")
+def test_relay_key_that_only_root_can_read(own, tmp_path):
+    key = tmp_path / "root.key"
+    key.touch(0o600)
+    key.write_bytes(own.relay.key.read_bytes())
+    for path in (own.relay.state, *own.relay.state.iterdir()):
+        os.chown(path, 65534, 65534)
+    own.relay.cert.chmod(0o644)
+    own.ask(key=key).says("tls files", "failed", "root.key can be read by root, but not by the relay's user", "chmod 640")
+    os.chown(key, 0, 65534)
+    key.chmod(0o640)
+    own.ask(key=key).says("tls files", "ok", "the key fits")
 
 
 def test_relay_tunnels(own, tmp_path):
