@@ -7,7 +7,7 @@
 
 #include "gateway/doctor_private.h"
 
-enum { RELAYS_MS = 30 * 1000, SERVERS_MS = 14 * 1000 };
+enum { RELAYS_MS = 30 * 1000, SERVERS_MS = 14 * 1000, SERVER_MIN_MS = 1000 };
 
 #define SERVICE "mcp-tunnel-gateway"
 
@@ -117,6 +117,22 @@ static void check_relays(struct doctor *d, const struct gateway_config *cfg, con
 	tls_free(tls);
 }
 
+static void check_servers(struct doctor *d, const struct gateway_config *cfg)
+{
+	bool has_default = cfg->route.mcp_server.scheme;
+	size_t n = cfg->routes.n + has_default;
+
+	for (size_t i = 0; i < cfg->routes.n + 1; i++) {
+		const struct config_section *s = i ? &cfg->routes.items[i - 1] : NULL;
+
+		if (!s && !has_default)
+			continue;
+		/* As for the relays. */
+		doctor_section(d, MAX(SERVERS_MS / n, (size_t)SERVER_MIN_MS));
+		doctor_server(d, s ? s->target : &cfg->route, s ? s->name : "", n == 1);
+	}
+}
+
 static void walk(struct doctor *d, const struct gateway_config *cfg)
 {
 	struct doctor_clock clocks[GATEWAY_RELAYS_MAX] = { 0 };
@@ -125,8 +141,7 @@ static void walk(struct doctor *d, const struct gateway_config *cfg)
 
 	check_state_dir(d, cfg->state_path);
 	check_relays(d, cfg, token, clocks);
-	doctor_section(d, SERVERS_MS);
-	doctor_server(d, cfg, &cfg->mcp_server, NULL);
+	check_servers(d, cfg);
 	doctor_find_running(cfg->health_addr, &running);
 	doctor_check_audit(d, &cfg->audit, &running);
 	for (size_t i = 0; i < cfg->n_relays; i++)

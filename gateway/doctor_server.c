@@ -4,8 +4,9 @@
 #include <sys/stat.h>
 
 #include "daemon/probe.h"
+#include "daemon/tls_source.h"
+#include "gateway/backend.h"
 #include "gateway/doctor_private.h"
-#include "gateway/upstream.h"
 #include "proto/json_find.h"
 
 enum {
@@ -29,11 +30,11 @@ static const char discover[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"serve
 
 struct walk {
 	struct doctor *d;
-	const struct gateway_config *cfg;
+	const struct route_config *cfg;
 	const struct url *u;
 	const char *subject;
-	struct tls_context *tls;
-	struct upstream *upstream;
+	struct tls_context *tls; /* NULL: plain */
+	struct backend *backend;
 	size_t refused; /* addresses, by the guard */
 };
 
@@ -245,8 +246,10 @@ static int write_head(struct walk *w, struct buf *out, const char *method, const
 		r = http1_write_field(out, SPAN("Host"), span_of(w->u->authority));
 	if (r == 0)
 		r = http1_write_field(out, SPAN("User-Agent"), SPAN("mcp-tunnel-gateway-doctor/" MCP_TUNNEL_VERSION));
+	if (r == 0)
+		r = headers_write(w->backend->headers, out);
 	for (size_t i = 0; i < n && r == 0; i++)
-		if (fields[i][1])
+		if (fields[i][1] && !headers_replace(w->backend->headers, span_of(fields[i][0])))
 			r = http1_write_field(out, span_of(fields[i][0]), span_of(fields[i][1]));
 	return r < 0 ? r : http1_write_end(out);
 }
@@ -265,7 +268,7 @@ static int ask(struct walk *w, const char *method, const char *const (*fields)[2
 	if (r == 0)
 		r = buf_add_str(&content, body);
 	if (r == 0)
-		r = upstream_call_start(w->upstream, &head, &content, false, &callbacks, a, &a->call);
+		r = upstream_call_start(w->backend->upstream, &head, &content, false, &callbacks, a, &a->call);
 	buf_done(&head);
 	buf_done(&content);
 	if (r == 0)
@@ -349,44 +352,36 @@ static void check_mcp(struct walk *w)
 
 /* ---- all of it ---- */
 
-static bool make_upstream(struct walk *w)
+/* With its certificates and headers, as the gateway makes it. */
+static bool make_backend(struct walk *w, const char *route)
 {
-	struct upstream_config c = {
-		.host = url_is_unix(w->u) ? NULL : w->u->host,
-		.port = w->u->port,
-		.unix_path = url_is_unix(w->u) ? w->u->socket : NULL,
-		.allow = allowed,
-		.allow_user = w,
-		.connect_timeout_ms = CONNECT_TIMEOUT_MS,
-	};
-	char err[512] = "out of memory";
-	int r = 0;
+	char err[2 * CONFIG_ERROR_MAX];
+	int r = backend_new(w->d->loop, w->cfg, route, NULL, err, sizeof(err), &w->backend);
 
-	if (url_is_tls(w->u))
-		r = tls_client_new(&w->cfg->upstream_tls, err, sizeof(err), &w->tls);
-	c.tls = w->tls;
-	if (r == 0)
-		r = upstream_new(w->d->loop, &c, &w->upstream);
 	if (r < 0) {
 		doctor_begin(w->d, "server", w->subject);
-		doctor_fail(w->d, "see --upstream-ca-file, --upstream-client-cert and --upstream-client-key; the gateway does not start like this", "%s", err);
+		doctor_fail(w->d, "see --upstream-ca-file, --upstream-client-cert, --upstream-client-key and --upstream-header-file; the gateway does not start like this",
+			    "%s", err);
+		return false;
 	}
-	return r == 0;
+	w->tls = tls_source_get(w->backend->tls);
+	return true;
 }
 
-void doctor_server(struct doctor *d, const struct gateway_config *cfg, const struct url *u, const char *subject)
+void doctor_server(struct doctor *d, const struct route_config *cfg, const char *route, bool alone)
 {
 	static const char *const rest[] = { "server", "mcp" };
-	struct walk w = { .d = d, .cfg = cfg, .u = u, .subject = subject };
+	char subject[DOCTOR_SUBJECT_MAX];
+	struct walk w = { .d = d, .cfg = cfg, .u = &cfg->mcp_server, .subject = alone ? NULL : subject };
 
+	snprintf(subject, sizeof(subject), "%s%s", *route ? "route " : "default route", route);
 	if (!check_address(&w))
-		doctor_skip_all(d, rest, 2, subject, "there is no address to go to");
-	else if (!make_upstream(&w))
-		doctor_skip_all(d, rest + 1, 1, subject, "the files for TLS cannot be used");
+		doctor_skip_all(d, rest, 2, w.subject, "there is no address to go to");
+	else if (!make_backend(&w, route))
+		doctor_skip_all(d, rest + 1, 1, w.subject, "its files cannot be used");
 	else if (!check_connection(&w))
-		doctor_skip_all(d, rest + 1, 1, subject, "there is no connection to the server");
+		doctor_skip_all(d, rest + 1, 1, w.subject, "there is no connection to the server");
 	else
 		check_mcp(&w);
-	upstream_free(w.upstream);
-	tls_free(w.tls);
+	backend_unref(w.backend);
 }

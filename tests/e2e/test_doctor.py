@@ -388,6 +388,33 @@ def test_server_answers_otherwise(doctor, facts, status, said):
     assert set(done.bad()) <= {"mcp"}
 
 
+def test_every_route(doctor, site, certs, tmp_path):
+    """Each with its own address, certificates and headers."""
+    secret, config = tmp_path / "header", tmp_path / "gateway.conf"
+    secret.touch(0o600)
+    secret.write_text("Bearer mtt_x_s3cret\n")
+    with Server(Mcp, certs.server) as tls, Server(Http, status=404) as none:
+        config.write_text(
+            f"[route safe]\nmcp-server-url = https://localhost:{tls.port}/mcp\nupstream-ca-file = {certs.ca.cert}\n"
+            f"upstream-header-file = Authorization={secret}\n"
+            f"[route far]\nmcp-server-url = http://localhost:{none.port}/mcp\nupstream-allow = 192.0.2.0/24\n"
+        )
+        done = doctor("--route", f"none=http://127.0.0.1:{none.port}/mcp", config=config)
+        assert {head["Authorization"] for _, head, _ in tls.seen} == {"Bearer mtt_x_s3cret"}
+        assert [seen[0] for seen in tls.seen] == ["POST", "DELETE"]
+        secret.chmod(0o644)
+        broken = doctor(config=config)
+    checks = {(c["subject"], c["name"]): (c["status"], c["detail"]) for c in done.all["checks"]}
+    assert checks["default route", "mcp"] == checks["route safe", "mcp"] == ("ok", "HTTP 200, patient 1.2, MCP 2025-11-25")
+    assert checks["route safe", "server"][0] == "ok" and "TLSv1.3" in checks["route safe", "server"][1]
+    assert checks["route none", "mcp"] == ("failed", "HTTP 404 to initialize")
+    assert checks["route far", "address"][0] == "failed" and "not allowed" in checks["route far", "address"][1]
+    assert checks["route far", "mcp"][0] == "skipped" and done.status == 2
+    checks = {(c["subject"], c["name"]): (c["status"], c["detail"]) for c in broken.all["checks"]}
+    assert checks["route safe", "server"][0] == "failed" and "--upstream-header-file" in checks["route safe", "server"][1]
+    assert checks["default route", "mcp"][0] == "ok"
+
+
 # ---- audit ----
 
 
