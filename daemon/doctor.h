@@ -12,7 +12,8 @@ struct doctor {
 	struct doctor_check now; /* under way */
 	uint64_t began_us;
 	struct loop *loop;       /* of its own; runs only inside of daemon/probe.h */
-	uint64_t until_ms;       /* the present section's; loop_now_ms() */
+	uint64_t until_ms;       /* the present section's end, by clock_now_us() */
+	uint64_t last_ms;        /* of all sections */
 };
 
 /* Whether the command line has --NAME, for what has to be known before it is read. */
@@ -23,8 +24,8 @@ int doctor_init(struct doctor *d, const char *program, bool json);
 /* Prints the sum; the exit status. */
 int doctor_end(struct doctor *d);
 
-/* What follows, up to the next one, may take that long together. */
-void doctor_section(struct doctor *d, uint64_t ms);
+/* What follows, up to the next one, may take that long together, or what is left of the time for all sections. False: nothing is. */
+bool doctor_section(struct doctor *d, uint64_t ms);
 /* The time for a step that takes at most ms by itself; 0: there is none left. */
 uint64_t doctor_time(const struct doctor *d, uint64_t ms);
 

@@ -111,11 +111,13 @@ static void check_relays(struct doctor *d, const struct gateway_config *cfg, con
 
 	for (size_t i = 0; i < cfg->n_relays; i++) {
 		/* The same for each, so that one that hangs leaves time for the others. */
-		doctor_section(d, RELAYS_MS / cfg->n_relays);
+		(void)doctor_section(d, RELAYS_MS / cfg->n_relays);
 		doctor_relay(d, cfg, &cfg->relays[i], tls, !good, token, &clocks[i]);
 	}
 	tls_free(tls);
 }
+
+static const char *const server_checks[] = { "address", "server", "mcp" };
 
 static void check_servers(struct doctor *d, const struct gateway_config *cfg)
 {
@@ -128,8 +130,10 @@ static void check_servers(struct doctor *d, const struct gateway_config *cfg)
 		if (!s && !has_default)
 			continue;
 		/* As for the relays. */
-		doctor_section(d, MAX(SERVERS_MS / n, (size_t)SERVER_MIN_MS));
-		doctor_server(d, s ? s->target : &cfg->route, s ? s->name : "", n == 1);
+		if (doctor_section(d, MAX(SERVERS_MS / n, (size_t)SERVER_MIN_MS)))
+			doctor_server(d, s ? s->target : &cfg->route, s ? s->name : "", n == 1);
+		else
+			doctor_skip_all(d, server_checks, ARRAY_LEN(server_checks), s ? s->name : NULL, "there is no time left: see what was slow");
 	}
 }
 

@@ -216,7 +216,7 @@ static void walk(struct doctor *d, const struct relay_config *cfg)
 	else
 		doctor_skip_all(d, checks + 1, 1, NULL, "the state directory cannot be used");
 	check_tls_files(d, cfg, &tls);
-	doctor_section(d, LISTENERS_MS);
+	(void)doctor_section(d, LISTENERS_MS);
 	doctor_listeners(d, cfg, tls);
 	tls_free(tls);
 	find_running(cfg, address, sizeof(address), &running);

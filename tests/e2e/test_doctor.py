@@ -25,7 +25,7 @@ from lib.tunnel import Gateway, Relay
 
 NAME = "relay.example"
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-NO_NETWORK = ["unshare", "-n", "--"]
+NO_NETWORK = ["unshare", *(["-r"] if os.geteuid() else []), "-n", "--"]
 OPEN = 0o755
 SECRET = re.compile(r"mt[tk]_[a-z0-9-]*_?[A-Za-z0-9_-]{43}|s3cret")
 
@@ -585,7 +585,9 @@ def test_relay_that_runs(programs, site, own):
 
 
 def test_relay_alone(own):
+    before = listing(own.relay.state)
     done = own.ask("--public-url", f"https://{NAME}")
+    assert listing(own.relay.state) == before
     done.only("running", "warning", "no mcp-tunnel-relay runs here", "systemctl start mcp-tunnel-relay")
     done.says("listener", "ok", "is free")
     done.says("tls files", "ok", f"good for {NAME}")
