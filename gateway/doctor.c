@@ -126,14 +126,17 @@ static void check_servers(struct doctor *d, const struct gateway_config *cfg)
 
 	for (size_t i = 0; i < cfg->routes.n + 1; i++) {
 		const struct config_section *s = i ? &cfg->routes.items[i - 1] : NULL;
+		char subject[DOCTOR_SUBJECT_MAX] = "default route";
 
 		if (!s && !has_default)
 			continue;
+		if (s)
+			snprintf(subject, sizeof(subject), "route %s", s->name);
 		/* As for the relays. */
 		if (doctor_section(d, MAX(SERVERS_MS / n, (size_t)SERVER_MIN_MS)))
-			doctor_server(d, s ? s->target : &cfg->route, s ? s->name : "", n == 1);
+			doctor_server(d, s ? s->target : &cfg->route, s ? s->name : "", n > 1 ? subject : NULL);
 		else
-			doctor_skip_all(d, server_checks, ARRAY_LEN(server_checks), s ? s->name : NULL, "there is no time left: see what was slow");
+			doctor_skip_all(d, server_checks, ARRAY_LEN(server_checks), subject, "there is no time left: see what was slow");
 	}
 }
 

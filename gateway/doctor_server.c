@@ -368,13 +368,11 @@ static bool make_backend(struct walk *w, const char *route)
 	return true;
 }
 
-void doctor_server(struct doctor *d, const struct route_config *cfg, const char *route, bool alone)
+void doctor_server(struct doctor *d, const struct route_config *cfg, const char *route, const char *subject)
 {
 	static const char *const rest[] = { "server", "mcp" };
-	char subject[DOCTOR_SUBJECT_MAX];
-	struct walk w = { .d = d, .cfg = cfg, .u = &cfg->mcp_server, .subject = alone ? NULL : subject };
+	struct walk w = { .d = d, .cfg = cfg, .u = &cfg->mcp_server, .subject = subject };
 
-	snprintf(subject, sizeof(subject), "%s%s", *route ? "route " : "default route", route);
 	if (!check_address(&w))
 		doctor_skip_all(d, rest, 2, w.subject, "there is no address to go to");
 	else if (!make_backend(&w, route))
