@@ -25,7 +25,8 @@ static const char *check_name(const struct headers_config *cfg, struct span name
 {
 	if (!name.len || name.len > HEADERS_NAME_MAX || !http1_token_ok(name))
 		return "the name is not that of a header, of at most 64 characters";
-	if (!policy_field_passes(name) || policy_name_begins(name, SPAN("Content-")) || policy_name_begins(name, SPAN("Mcp-")))
+	if (!policy_field_passes(name) || policy_name_begins(name, SPAN("Content-")) || policy_name_begins(name, SPAN("Mcp-")) ||
+	    policy_name_begins(name, SPAN("Accept")))
 		return "this header says how or where a message goes, or what it is";
 	for (size_t i = 0; i < cfg->n; i++)
 		if (name.len == strlen(cfg->items[i].name) && policy_name_begins(name, span_of(cfg->items[i].name)))

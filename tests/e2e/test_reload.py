@@ -207,6 +207,19 @@ def test_open_calls_go_on(one, servers, raw_control, fresh_key):
     wait_until(lambda: "upstream_connections 0\n" in one.gateway.health("/metrics")[1], 10, "no connection is kept")
 
 
+def test_while_stopping(one):
+    """A reload neither ends what is draining nor holds it up."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        call = pool.submit(one.post, CALL, ("X-Wait", "yes"))
+        wait_until(lambda: one.server.seen, 15, "the call to reach the server")
+        one.process.send_signal(signal.SIGTERM)
+        one.process.wait_line("stopping: 1 calls open")
+        assert "changed: drain-timeout, deny-tool" in one.reload(one.sections(drain_timeout="0", deny_tool="*"))
+        one.server.gate.set()
+        assert call.result(60).status == 200
+    assert one.process.wait(20) == 0
+
+
 def test_what_did_not_change_keeps_its_connections(one, servers):
     """The server is the same before and after: it is known to be reachable, and connections to it are used again."""
 

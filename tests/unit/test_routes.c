@@ -323,7 +323,7 @@ END_TEST
 static const char *const names_refused[] = {
 	"Host=/x", "host=/x", "Content-Length=/x", "Content-Type=/x", "content_encoding=/x", "Connection=/x", "TE=/x", "Transfer-Encoding=/x",
 	"Upgrade=/x", "Origin=/x", "Expect=/x", "Proxy-Authorization=/x", "Mcp-Tunnel-Agent=/x", "mcp_tunnel_call=/x", "Mcp-Session-Id=/x",
-	"MCP-Protocol-Version=/x", "Mcp-Name=/x", "=/x", "A", "A=", "A b=/x", "A:=/x", ":path=/x", "A\tb=/x",
+	"MCP-Protocol-Version=/x", "Accept=/x", "accept-encoding=/x", "Mcp-Name=/x", "=/x", "A", "A=", "A b=/x", "A:=/x", ":path=/x", "A\tb=/x",
 	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=/x",
 };
 
