@@ -11,8 +11,8 @@ enum { RELAYS_MS = 30 * 1000, SERVERS_MS = 14 * 1000, SERVER_MIN_MS = 1000 };
 
 #define SERVICE "mcp-tunnel-gateway"
 
-static const char *const checks[] = { "token file", "state dir", "name",    "proxy",	  "tcp",   "tls",     "upgrade", "token",
-				      "address",    "server",	 "mcp",	    "audit",	  "clock", "running" };
+static const char *const checks[] = { "token file", "state dir", "tls files", "name", "proxy", "tcp",   "tls",	"upgrade",
+				      "token",	    "address",	 "server",    "mcp",  "audit", "clock", "running" };
 
 static const char *without(const char *text, const char *prefix)
 {

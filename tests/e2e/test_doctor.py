@@ -67,7 +67,7 @@ def site(programs, work, certs):
 
     class Site:
         certificate = certs.ca.issue("doctor", san=f"DNS:localhost,IP:127.0.0.1,DNS:{NAME}")
-        relay = Relay(programs, work, *certificate, "--audit", "none")
+        relay = Relay(programs, work, *certificate, "--audit", "none", "--listen", f"http+unix:{work}/doctor.sock")
         token, revoked = relay.add_tunnel("site"), relay.add_tunnel("gone")
         agent = relay.add_agent("ann", "site")
         server = Server(Mcp)
@@ -577,7 +577,10 @@ def test_relay_that_runs(programs, site, own):
     done.well()
     done.says("tunnels", "ok", "1 with 1 agents")
     done.says("tls files", "ok", r"1 certificate, the key fits; (19|20) days left")
-    done.says("listener", "ok", "held by a relay that runs and answers with this certificate")
+    listeners = [(c["status"], c["detail"]) for c in done.all["checks"] if c["name"] == "listener"]
+    assert [status for status, _ in listeners] == ["ok", "ok"]
+    assert listeners[0][1].endswith("held by a relay that runs and answers with this certificate")
+    assert listeners[1][1].endswith("/doctor.sock, held by a relay that runs and answers")
     done.says("running", "ok", "ready, says /readyz of unix:")
     assert not it.process.find("error|warning", start)
     done = own.ask(listen=f"https://127.0.0.1:{it.port}", cert=own.relay.cert, key=own.relay.key)
@@ -652,6 +655,7 @@ def test_relay_port(own, certs):
         own.ask(listen=f"https://127.0.0.1:{other.port}").says("listener", "failed", "no relay: it answers HTTP 200")
     with Server(Http, certs.server) as other:
         own.ask(listen=f"https://127.0.0.1:{other.port}").says("listener", "warning", "shows another certificate", "reload")
+    own.ask(listen="http+unix:/nowhere/x.sock").says("listener", "failed", "cannot listen on .*: No such file")
     own.ask(listen="https://192.0.2.1:8443").says("listener", "failed", "Cannot assign requested address")
 
 
