@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/channel_private.h"
+#include "daemon/tls.h"
 
 static void channel_free(void *p)
 {
@@ -304,6 +305,12 @@ void channel_abort(struct channel *c, bool reset)
 {
 	CHECK_OBJ(c, CHANNEL_MAGIC);
 	channel_destroy(c, reset);
+}
+
+bool channel_tls_peer(const struct channel *c, struct tls_peer *ret)
+{
+	CHECK_OBJ(c, CHANNEL_MAGIC);
+	return c->state == CHANNEL_OPEN && c->pump.ssl && tls_session_peer(c->pump.ssl, ret);
 }
 
 bool channel_is_open(const struct channel *c)

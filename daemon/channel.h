@@ -24,6 +24,7 @@
 
 struct channel;
 struct tls_context;
+struct tls_peer;
 
 enum channel_end {
 	CHANNEL_EOF,        /* the peer closed in order (FIN; with TLS, close_notify) */
@@ -73,6 +74,9 @@ enum { CHANNEL_CLOSE_BYTES = 1024 * 1024 };
 void channel_close(struct channel *c, uint64_t linger_ms);
 /* At once. With `reset` the peer sees RST (so that a cut body never looks complete). */
 void channel_abort(struct channel *c, bool reset);
+
+/* What the peer of an open channel showed; false without TLS. */
+bool channel_tls_peer(const struct channel *c, struct tls_peer *ret);
 
 bool channel_is_open(const struct channel *c);
 int channel_fd(const struct channel *c);

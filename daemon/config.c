@@ -447,7 +447,7 @@ static int take_key(void *user, const char *section, const char *key, const char
 
 static int take_file(struct config *c)
 {
-	char *given = *(char **)(void *)((char *)c->target + c->spec->file_offset);
+	char **field = (char **)(void *)((char *)c->target + c->spec->file_offset), *given = *field;
 	struct reading rd = { .c = c };
 	int bad_line;
 
@@ -461,6 +461,10 @@ static int take_file(struct config *c)
 		snprintf(c->err, c->err_size, "%s%.300s: cannot open the configuration file: %s",
 			 given ? "--config: " : "", c->file, strerror(errno));
 		return -EINVAL;
+	}
+	if (!given && !(*field = strdup(c->file))) {
+		fclose(rd.f);
+		return fail_memory(c);
 	}
 	bad_line = ini_parse_stream(read_line, &rd, take_key, &rd);
 	if (ferror(rd.f))

@@ -95,7 +95,7 @@ struct config_spec {
 	const char *usage;    /* what follows the program's name; one form a line */
 	const char *about;    /* one sentence */
 	const char *file;     /* read when it exists and no --config is given */
-	size_t file_offset;   /* field of --config, a char * */
+	size_t file_offset;   /* field of --config, a char *; names the file that was read, too, when none was given */
 	const struct config_option *options;
 	size_t n_options;
 	/* Sections [KIND NAME], each with a target of its own for the options that are CONFIG_EACH: their fields lie in a struct of

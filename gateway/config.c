@@ -242,6 +242,8 @@ static int finish(struct config *c, void *target)
 		r = finish_routes(c, cfg);
 	if (r == 0)
 		r = finish_proxy(c, cfg);
+	if (r == 0 && cfg->json && !cfg->doctor)
+		r = config_fail(c, "json", NULL, "it goes with --doctor only");
 	if (r == 0)
 		r = audit_options_finish(c, &cfg->audit);
 	if (r == 0)

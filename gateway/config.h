@@ -57,7 +57,7 @@ struct gateway_config {
 	char *health_listen;
 	int log_choice;
 	char *config_file;
-	bool check_config, print_config;
+	bool check_config, print_config, doctor, json;
 
 	struct config_sections routes; /* targets: struct route_config */
 

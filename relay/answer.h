@@ -14,6 +14,7 @@ struct answer {
 	const char *call_id;  /* or NULL */
 	bool close;           /* Connection: close */
 	bool head_only;       /* to HEAD: the body is described, not sent */
+	uint64_t now_s;       /* for Date; 0: none */
 };
 
 /* Appends head and body. -ENOBUFS, -ENOMEM. */

@@ -86,6 +86,8 @@ static int finish(struct config *c, void *target)
 		r = finish_agent_auth(c, cfg);
 	if (r == 0)
 		r = finish_origins(c, cfg);
+	if (r == 0 && cfg->json && !cfg->doctor)
+		r = config_fail(c, "json", NULL, "it goes with --doctor only");
 	if (r == 0)
 		r = audit_options_finish(c, &cfg->audit);
 	if (r == 0)

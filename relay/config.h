@@ -29,7 +29,7 @@ struct relay_config {
 	char *admin_listen;
 	int log_choice;
 	char *config_file;
-	bool check_config, print_config;
+	bool check_config, print_config, doctor, json;
 
 	/* Derived. */
 	struct url listeners[RELAY_LISTENERS_MAX]; /* URL_HTTPS, URL_HTTP or URL_HTTP_UNIX */

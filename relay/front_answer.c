@@ -18,6 +18,7 @@ void front_write_answer(struct front *f)
 		f->close_after = true;
 	a.close = f->close_after;
 	a.head_only = f->head_only;
+	a.now_s = clock_wall_us() / 1000000;
 	f->relay->counters.refused[MIN(a.reason, (uint32_t)ARRAY_LEN(f->relay->counters.refused) - 1)]++;
 	log_debug("answered %u (%s)%s%s", a.status, tp_reason_name(a.reason), a.call_id ? ", call " : "", a.call_id ? a.call_id : "");
 	if (answer_write(&f->out, &a) < 0) {

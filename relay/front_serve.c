@@ -132,7 +132,7 @@ static void begin_upgrade(struct front *f, const struct request *q)
 		return;
 	}
 	snprintf(f->tunnel_id, sizeof(f->tunnel_id), "%s", tunnel);
-	if (digest_sha256(q->key.p, q->key.len, f->secret) < 0 || audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h) < 0) {
+	if (digest_sha256(q->key.p, q->key.len, f->secret) < 0 || audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h, clock_wall_us() / 1000000) < 0) {
 		front_close(f);
 		return;
 	}

@@ -51,6 +51,6 @@ _mcp_tunnel_gateway()
 		--deny-tool --allow-prompt --deny-prompt --allow-resource-scheme --deny-resource-scheme
 		--allow-method --deny-method --policy-dry-run --audit --audit-on-failure --audit-sync
 		--audit-read-back --audit-hash --audit-hash-key-file --state-dir --health-listen --log-level
-		--config --check-config --print-config --version --help' -- "$cur"))
+		--config --check-config --print-config --doctor --json --version --help' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_gateway mcp-tunnel-gateway

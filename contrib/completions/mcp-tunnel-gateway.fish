@@ -45,5 +45,7 @@ complete -c mcp-tunnel-gateway -l log-level -x -a 'error warning notice info deb
 complete -c mcp-tunnel-gateway -l config -r -F -d 'Configuration file (default /etc/mcp-tunnel/gateway.conf where it exists)'
 complete -c mcp-tunnel-gateway -l check-config -d 'Check the configuration and the files it names, then stop'
 complete -c mcp-tunnel-gateway -l print-config -d 'Print the values that hold and where each comes from, then stop'
+complete -c mcp-tunnel-gateway -l doctor -d 'Check every step that a call takes from here, say what is wrong and what to do, then stop'
+complete -c mcp-tunnel-gateway -l json -d 'With --doctor: the checks as one JSON object'
 complete -c mcp-tunnel-gateway -l version -d 'Print the version'
 complete -c mcp-tunnel-gateway -l help -d 'Print this help'

@@ -60,6 +60,6 @@ _mcp_tunnel_relay()
 		--allowed-origin --state-dir --agent-auth --hold --resume-grace --keepalive --max-request-bytes
 		--max-streams --drain-timeout --audit --audit-on-failure --audit-sync --audit-read-back
 		--audit-hash --audit-hash-key-file --admin-listen --log-level --config --check-config
-		--print-config --version --help --tunnel --old-for --end-old --json --admin' -- "$cur"))
+		--print-config --doctor --json --version --help --tunnel --old-for --end-old --json --admin' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_relay mcp-tunnel-relay

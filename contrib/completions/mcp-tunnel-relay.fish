@@ -32,6 +32,8 @@ complete -c mcp-tunnel-relay -l log-level -x -a 'error warning notice info debug
 complete -c mcp-tunnel-relay -l config -r -F -d 'Configuration file (default /etc/mcp-tunnel/relay.conf where it exists)'
 complete -c mcp-tunnel-relay -l check-config -d 'Check the configuration and the files it names, then stop'
 complete -c mcp-tunnel-relay -l print-config -d 'Print the values that hold and where each comes from, then stop'
+complete -c mcp-tunnel-relay -l doctor -d 'Check what the relay needs, say what is wrong and what to do, then stop'
+complete -c mcp-tunnel-relay -l json -d 'With --doctor: the checks as one JSON object'
 complete -c mcp-tunnel-relay -l version -d 'Print the version'
 complete -c mcp-tunnel-relay -l help -d 'Print this help'
 complete -c mcp-tunnel-relay -l tunnel -x -d 'Tunnel that the agent may use'
