@@ -23,7 +23,7 @@ enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20, COLLECTED_MIN = 64 * 1024 * 1024 };
 struct relay_listener {
 	struct relay *relay;
 	struct listener *listener;
-	bool tls;
+	bool tls, by_address;
 };
 
 /* What only this file needs, around what the modules share. */
@@ -138,6 +138,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *user)
 
 	CHECK_OBJ(r, RELAY_MAGIC);
 	front_sweep(r);
+	limits_sweep(r->limits, loop_now_ms(r->loop));
 	refresh_sweep(&program_of(r)->refresh);
 	notify_status("%zu gateways attached, %zu calls open", attach_count(r), r->calls_open);
 }
@@ -153,7 +154,7 @@ static void on_accept(void *user, int take_fd)
 {
 	struct relay_listener *ln = user;
 
-	front_new(ln->relay, take_fd, ln->tls ? ln->relay->tls : NULL);
+	front_new(ln->relay, take_fd, ln->tls ? ln->relay->tls : NULL, ln->by_address);
 }
 
 static int add_listener(struct relay_program *p, const struct url *u, struct relay_listener *ln, char *err, size_t err_size)
@@ -163,6 +164,8 @@ static int add_listener(struct relay_program *p, const struct url *u, struct rel
 
 	ln->relay = r;
 	ln->tls = u->scheme == URL_HTTPS;
+	/* A proxy has one address for everybody. */
+	ln->by_address = !url_is_unix(u) && !r->cfg->behind_proxy;
 	if (url_is_unix(u))
 		rc = listen_unix(r->loop, u->socket, on_accept, ln, &ln->listener);
 	else
@@ -233,6 +236,7 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 {
 	struct relay *r = &p->relay;
 	const struct relay_config *cfg = r->cfg;
+	const struct limits_config limits = { cfg->agent_rate, cfg->tunnel_rate, cfg->max_agent_streams };
 	int rc;
 
 	/* Its marks come before the reading, so that no change is missed. */
@@ -248,6 +252,10 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 		rc = records_init(r, err, err_size);
 	if (rc == 0)
 		rc = hold_new(r->loop, cfg->hold_ms, &r->hold);
+	if (rc == 0)
+		rc = limits_new(&limits, &r->limits);
+	if (rc == 0)
+		rc = addresses_new(&r->addresses);
 	if (rc == 0)
 		rc = start_events(p);
 	if (rc == 0 && !cfg->check_config)
@@ -289,6 +297,8 @@ struct relay *relay_free(struct relay *r)
 		if (*events[i])
 			event_free(*events[i]);
 	hold_free(r->hold);
+	limits_free(r->limits);
+	addresses_free(r->addresses);
 	records_done(r);
 	loop_free(r->loop);
 	refresh_done(&p->refresh);
