@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log_limit.h"
 #include "daemon/digest.h"
 #include "daemon/health.h"
 #include "daemon/notify.h"
@@ -159,6 +160,7 @@ static void stop_now(struct gateway *g)
 	exchange_end_all(&g->exchanges, TP_REASON_GATEWAY_STOPPED, "--drain-timeout of the gateway");
 	session_stop(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
 	records_stop(&g->records, "signal");
+	log_limits_done();
 	log_notice("stopped");
 	loop_stop(g->loop);
 }
@@ -245,6 +247,7 @@ static void on_files(evutil_socket_t fd, short what, void *user)
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
+	log_limits_poll();
 	follow_files(g, false);
 }
 

@@ -38,11 +38,11 @@ enum session_failure {
 	SESSION_PROTOCOL,       /* "protocol-error" */
 	SESSION_RELAY_STOPPED,  /* "relay-stopped" */
 	SESSION_TOKEN_REVOKED,  /* "token-revoked": it was good before */
+	SESSION_FAILURES,       /* how many */
 };
-enum { SESSION_FAILURES = SESSION_RELAY_STOPPED + 1 };
 
 struct session_config {
-	const struct url *relays; /* tried in turn */
+	const struct url *relays; /* tried in turn; each has its own back-off */
 	size_t n_relays;
 	struct tls_context *tls;  /* NULL when every relay is ws:// */
 	const struct egress_config *egress;

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "base/log_limit.h"
 #include "daemon/channel.h"
 #include "daemon/dial.h"
 #include "proto/reasons.h"
@@ -72,10 +72,10 @@ static void health_set(struct upstream *u, uint32_t reason, const char *detail)
 	struct upstream_health *h = &u->health;
 
 	if (reason != TP_REASON_NONE && (!h->known || h->reason != reason))
-		log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(reason) }), "MCP server: %s: %s",
-			   tp_reason_name(reason), detail);
+		log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(reason) }), "MCP server: %s: %s",
+			    tp_reason_name(reason), detail);
 	else if (reason == TP_REASON_NONE && h->known && h->reason != TP_REASON_NONE)
-		log_notice("MCP server answers again");
+		log_few(LOG_LEVEL_NOTICE, NULL, 0, "MCP server answers again");
 	h->seen_ms = loop_now_ms(u->loop);
 	if (h->known && h->reason == TP_REASON_NONE && reason == TP_REASON_NONE)
 		return;
