@@ -1,7 +1,7 @@
 #include <netdb.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "base/log_limit.h"
 #include "relay/front_private.h"
 #include "relay/records.h"
 
@@ -81,8 +81,8 @@ void front_tell_full(struct relay *r, uint32_t reason, const struct sockaddr *pe
 
 	if (peer && getnameinfo(peer, len, from, sizeof(from), NULL, 0, NI_NUMERICHOST) != 0)
 		from[0] = '\0';
-	log_warning("a connection%s%s was closed at once: %s", from[0] ? " from " : "", from,
-		    reason == TP_REASON_REFUSED ? "out of memory"
-		    : all                       ? "there are --max-connections already"
-						: "there are --max-connections-per-address of its address already");
+	log_few(LOG_LEVEL_WARNING, NULL, 0, "a connection%s%s was closed at once: %s", from[0] ? " from " : "", from,
+		reason == TP_REASON_REFUSED ? "out of memory"
+		: all                       ? "there are --max-connections already"
+					    : "there are --max-connections-per-address of its address already");
 }

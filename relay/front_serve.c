@@ -174,8 +174,9 @@ static void refuse_agent(struct front *f, const struct request *q)
 	char peer[128];
 
 	channel_peer(f->channel, peer, sizeof(peer));
-	if (tunnel.p)
-		records_auth_failure(f->relay, tunnel, peer, q->key.p ? "an agent gave a key that is not valid" : "an agent gave no key");
+	/* A tunnel that is not there costs the same. */
+	records_auth_failure(f->relay, tunnel, peer,
+			     q->key.p ? "an agent gave a key that is not valid" : "an agent gave no key");
 	front_refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST,
 	       "no key, or a wrong one: send Authorization: Bearer KEY", NULL);
 }
@@ -237,7 +238,8 @@ static void deny_limited(struct front *f, const struct request *q, const char *a
 	if (limits_record(f->relay->limits, q->tunnel, agent, loop_now_ms(f->relay->loop), &skipped)) {
 		snprintf(detail, sizeof(detail), skipped ? "%s; %llu more of this agent before have no record" : "%s", option,
 			 (unsigned long long)skipped);
-		log_info("tunnel %.*s: a request of agent %s is refused (%s): %s", SPAN_FMT(q->tunnel), agent, tp_reason_name(reason), detail);
+		log_few(LOG_LEVEL_INFO, NULL, 0, "tunnel %.*s: a request of agent %s is refused (%s): %s", SPAN_FMT(q->tunnel),
+			agent, tp_reason_name(reason), detail);
 		records_denied(f->relay, q, &f->reader.head, agent, NULL, reason, detail);
 	}
 	front_refuse_call(f, reason, option);
