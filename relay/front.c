@@ -1,5 +1,7 @@
 #include "relay/front.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,6 +14,10 @@
 
 enum {
 	LINGER_MS = 2 * 1000,
+	/* Whether an agent that waits for events is still there: gone after two minutes without an answer. */
+	ALIVE_IDLE_S = 60,
+	ALIVE_AGAIN_S = 15,
+	ALIVE_TIMES = 4,
 	NOTSENT_LOWAT = 64 * 1024,
 	OUT_MAX = 64 * 1024,
 	EARLY_MAX = 256 * 1024, /* bytes behind the request that is being served; one read at most, then reading pauses */
@@ -402,6 +408,17 @@ static const struct channel_ops channel_callbacks = {
 	.on_closed = on_channel_closed,
 };
 
+/* Of TCP alone; for a UNIX socket it does nothing. */
+static void keep_alive(int fd)
+{
+	const int on = 1, idle = ALIVE_IDLE_S, again = ALIVE_AGAIN_S, times = ALIVE_TIMES;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &again, sizeof(again));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
+}
+
 /* Before TLS: all that it costs is the accept(). */
 static bool enter(struct relay *r, int fd, bool by_address, struct address_ticket *t)
 {
@@ -442,6 +459,7 @@ void front_new(struct relay *r, int take_fd, struct tls_context *tls, bool by_ad
 		close(take_fd);
 		return;
 	}
+	keep_alive(take_fd);
 	f->magic = FRONT_MAGIC;
 	f->relay = r;
 	f->address = address;

@@ -447,6 +447,23 @@ def test_answer_that_is_read_slowly(slow):
         assert (answer.status, ended) == (200, [None])
 
 
+def test_streams_are_asked_whether_they_are_there(slow):
+    """An agent that vanished without a word holds its place for two minutes, not for ever: TCP asks."""
+    with connect(slow.a) as connection:
+        connection.request("GET", slow.a.pairs() + [HOLD])
+        assert connection.head().status == 200
+        here, there = (f"{port:04X}" for port in (slow.relay.port, connection.sock.getsockname()[1]))
+
+        def timer():
+            with open("/proc/net/tcp", encoding="ascii") as table:
+                rows = [line.split() for line in table]
+            (row,) = [r for r in rows if r[1].endswith(":" + here) and r[2].endswith(":" + there)]
+            return row[5].split(":")
+
+        # Kind 2: keep-alive; until then, in hundredths of a second.
+        wait_until(lambda: timer()[0] == "02" and int(timer()[1], 16) <= 6100, 10, lambda: f"the timer; is {timer()}")
+
+
 def test_stream_of_a_tunnel_that_is_away(slow):
     """Nothing is there for the agent to read: it waits as long as the tunnel is away, and longer than the limits."""
     with connect(slow.c, 60) as connection:
