@@ -31,7 +31,7 @@ struct call {
 	void *user;
 	struct mcp_scan *scan; /* for the id; NULL for GET and DELETE */
 	char id[UUID_TEXT_LEN + 1];
-	uint64_t request_bytes;
+	uint64_t request_bytes, max_bytes;
 	struct audit_calls *audit; /* NULL: no call, nothing is written down, or over */
 	struct buf body;           /* with audit: the whole request body, until its record is accepted */
 	size_t sent;               /* of it */
@@ -147,7 +147,8 @@ int call_new(struct relay *r, const struct call_start *start, const struct call_
 	c->started_us = loop_now_us(r->loop);
 	buf_init(&c->head, HEAD_OUT_MAX);
 	buf_init(&c->data, DATA_OUT_MAX);
-	buf_init(&c->body, r->cfg->max_request_bytes);
+	c->max_bytes = r->cfg->max_request_bytes;
+	buf_init(&c->body, c->max_bytes);
 	rc = uuid7_make(clock_wall_us() / 1000, c->id);
 	if (rc == 0 && span_is(start->head->method, "POST"))
 		rc = new_post(c, start);
@@ -276,7 +277,7 @@ uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
 	c->request_ended = end;
 	if (end && c->scan)
 		c->complete_us = loop_now_us(c->relay->loop);
-	if (c->request_bytes > c->relay->cfg->max_request_bytes)
+	if (c->request_bytes > c->max_bytes)
 		return body_fails(c, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
 	if (c->scan && mcp_scan_feed(c->scan, p, len) < 0)
 		return body_fails(c, TP_REASON_REFUSED, "out of memory");

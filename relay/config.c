@@ -122,9 +122,60 @@ int relay_config_load(struct relay_config *cfg, int argc, char **argv, char *err
 
 	*cfg = (struct relay_config){ 0 };
 	r = config_load(&spec, argc, argv, cfg, err, err_size);
-	if (r != 0)
+	if (r != 0) {
 		relay_config_done(cfg);
-	return r;
+		return r;
+	}
+	cfg->argc = argc;
+	cfg->argv = argv;
+	return 0;
+}
+
+int relay_config_again(const struct relay_config *first, struct relay_config *ret, char *err, size_t err_size)
+{
+	return relay_config_load(ret, first->argc, first->argv, err, err_size);
+}
+
+void relay_config_compare(const struct relay_config *a, const struct relay_config *b, struct config_changes *ret)
+{
+	config_compare(&spec, a, b, ret);
+}
+
+static size_t size_of(enum config_type type)
+{
+	switch (type) {
+	case CONFIG_DURATION:
+	case CONFIG_SIZE:
+		return sizeof(uint64_t);
+	case CONFIG_COUNT:
+		return sizeof(unsigned);
+	case CONFIG_BOOL:
+		return sizeof(bool);
+	case CONFIG_CHOICE:
+		return sizeof(int);
+	case CONFIG_LIST:
+		return sizeof(struct config_list);
+	case CONFIG_URL:
+		return sizeof(struct url);
+	case CONFIG_STRING:
+	case CONFIG_FILE:
+		return sizeof(char *);
+	case CONFIG_HEADING:
+	case CONFIG_ACTION:
+		break;
+	}
+	return 0;
+}
+
+void relay_config_take_live(struct relay_config *cfg, const struct relay_config *from)
+{
+	for (size_t i = 0; i < ARRAY_LEN(options); i++)
+		if (options[i].flags & CONFIG_LIVE)
+			memcpy((char *)cfg + options[i].offset, (const char *)from + options[i].offset, size_of(options[i].type));
+	cfg->origins = from->origins;
+	cfg->n_origins = from->n_origins;
+	cfg->n_cors = from->n_cors;
+	cfg->log_level = from->log_level;
 }
 
 void relay_config_done(struct relay_config *cfg)

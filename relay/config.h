@@ -34,6 +34,9 @@ struct relay_config {
 	char *config_file;
 	bool check_config, print_config;
 
+	int argc; /* for relay_config_again() */
+	char **argv;
+
 	/* Derived. */
 	struct url listeners[RELAY_LISTENERS_MAX]; /* URL_HTTPS, URL_HTTP or URL_HTTP_UNIX */
 	size_t n_listeners;
@@ -49,6 +52,12 @@ struct relay_config {
 /* 0, CONFIG_EXIT (printed what was asked for), or negative with one line in err: exit status 2. */
 int relay_config_load(struct relay_config *cfg, int argc, char **argv, char *err, size_t err_size);
 void relay_config_done(struct relay_config *cfg);
+
+/* The command line of `first` and the file as it is now. */
+int relay_config_again(const struct relay_config *first, struct relay_config *ret, char *err, size_t err_size);
+void relay_config_compare(const struct relay_config *a, const struct relay_config *b, struct config_changes *ret);
+/* What is CONFIG_LIVE, and what is derived of that alone, becomes that of `from`, which still owns it. */
+void relay_config_take_live(struct relay_config *cfg, const struct relay_config *from);
 
 /* Whether the value of an Origin field is one of --allowed-origin or --cors-origin; of --cors-origin alone. */
 bool relay_config_origin_allowed(const struct relay_config *cfg, struct span origin);

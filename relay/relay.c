@@ -15,10 +15,11 @@
 #include "relay/metrics.h"
 #include "relay/records.h"
 #include "relay/refresh.h"
+#include "relay/reload.h"
 #include "relay/status.h"
 #include "relay/status_command.h"
 
-enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20, COLLECTED_MIN = 64 * 1024 * 1024 };
+enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20 };
 
 struct relay_listener {
 	struct relay *relay;
@@ -32,6 +33,7 @@ struct relay_program {
 	struct relay_listener listeners[RELAY_LISTENERS_MAX];
 	struct health *health, *status; /* status: the socket of `mcp-tunnel-relay status` */
 	struct refresh refresh;
+	struct reload reload;
 	struct event *signals[3];
 	struct event *sweep, *drain, *watchdog;
 	uint64_t stop_by_ms;
@@ -126,10 +128,13 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 {
 	struct relay_program *p = program_of(user);
+	char text[RELOAD_TEXT_MAX];
+	bool good;
 
 	notify_reloading();
 	records_reopen(&p->relay);
-	refresh_now(&p->refresh);
+	good = reload_now(&p->reload, text);
+	refresh_now(&p->refresh, good, text);
 	notify_reloaded();
 }
 
@@ -273,8 +278,7 @@ int relay_new(const struct relay_config *cfg, char *err, size_t err_size, struct
 	if (!p)
 		return -ENOMEM;
 	p->relay.magic = RELAY_MAGIC;
-	p->relay.cfg = cfg;
-	p->relay.max_collected_bytes = MAX((uint64_t)COLLECTED_MIN, 4 * cfg->max_request_bytes);
+	reload_init(&p->reload, &p->relay, cfg);
 	TAILQ_INIT(&p->relay.fronts);
 	TAILQ_INIT(&p->relay.attached);
 	rc = build(p, err, err_size);
@@ -306,6 +310,7 @@ struct relay *relay_free(struct relay *r)
 	refresh_done(&p->refresh);
 	registry_free(r->registry);
 	request_names_done(&r->names);
+	reload_done(&p->reload);
 	r->magic = 0;
 	free(p);
 	return NULL;
