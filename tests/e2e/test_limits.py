@@ -51,9 +51,11 @@ class Answering(HandGateway):
 class Stage:
     """A relay with limits; the tunnels one and two, a gateway of the first, and its agents a and b."""
 
+    always = ("--admin-listen", "127.0.0.1:0", "--hold", "0")
+
     def __init__(self, programs, work, certs, *options):
         self.ca = certs.ca.cert
-        self.relay = Relay(programs, work, *certs.server, "--admin-listen", "127.0.0.1:0", "--hold", "0", *options)
+        self.relay = Relay(programs, work, *certs.server, *self.always, *options)
         self.audit = self.relay.state / "audit.log"
         self.relay.options += ("--audit", f"file:{self.audit}")
         self.tokens = {name: self.relay.add_tunnel(name) for name in ("one", "two")}

@@ -16,6 +16,8 @@ APP = "https://app.example"
 
 
 class Reloading(Stage):
+    always = ("--admin-listen", "127.0.0.1:0")
+
     def __init__(self, programs, work, certs, first):
         self.file = work / "relay-reload.conf"
         self.write(first)
@@ -95,6 +97,17 @@ def test_origins(stage):
     assert fetch.cors_check(post(stage.a, ("Origin", APP)), APP)
     stage.reload("")
     assert post(stage.a, ("Origin", APP)).status == 403
+
+
+def test_hold(stage):
+    stage = stage("hold = 0\n")
+    assert post(stage.c).status == 503
+    stage.reload("hold = 5m\n")
+    with connect(stage.c) as connection:
+        connection.request("POST", stage.c.pairs() + JSON_HEADERS, CALL)
+        wait_until(lambda: stage.metric("calls_held") == 1, 10, "the call to wait")
+        stage.gateway("two")
+        assert connection.read(connection.head()).status == 200
 
 
 def test_log_level(stage):
