@@ -54,6 +54,7 @@ struct session {
 	uint64_t lost_ms; /* when the session was lost, for the line that says it is back */
 	size_t lost_calls; /* that were open then */
 	bool unanswered; /* the last attempt got no answer: nobody has said anything new */
+	bool denied; /* since the loss, something has said that it cannot go on */
 	bool told; /* that it is not attached */
 	bool draining;
 };
@@ -243,6 +244,8 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 		renew_failed(s, detail);
 		return;
 	}
+	if (failure != SESSION_RESOLVE && failure != SESSION_CONNECT && failure != SESSION_LOST && !s->unanswered)
+		s->denied = true;
 	fail_session(s, failure, detail, retry_after_s, false);
 }
 
@@ -463,6 +466,7 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 
 	CHECK_OBJ(s, SESSION_MAGIC);
 	s->egress = NULL;
+	s->denied = s->denied || (error == ECONNREFUSED && !s->renewing);
 	if (err == DIAL_PROXY)
 		fail(s, SESSION_PROXY_REFUSED, detail, 0);
 	else if (err != DIAL_OK)
@@ -538,7 +542,7 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 		keep_id(s, ev->session);
 	log_attached(s, ev, now);
 	s->lost_ms = 0;
-	s->told = false;
+	s->told = s->denied = false;
 	memset(s->logged, 0, s->cfg.n_relays * sizeof(*s->logged));
 	s->status.attempts = 0;
 	set_state(s, SESSION_ATTACHED);
@@ -592,6 +596,7 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 		s->lost_calls = tp_conn_streams(transport_conn(s->transport));
 	}
 	s->renewing = false;
+	s->denied = s->denied || fatal || reason == TP_REASON_RELAY_STOPPED || reason == TP_REASON_TOKEN_REVOKED;
 	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
 	fail_session(s, loss(s, reason, fatal), text, 0, fatal);
@@ -702,6 +707,11 @@ void session_set_tls(struct session *s, struct tls_context *tls)
 {
 	CHECK_OBJ(s, SESSION_MAGIC);
 	s->cfg.tls = tls;
+}
+
+bool session_is_resuming(const struct session *s)
+{
+	return s->status.state != SESSION_ATTACHED && s->status.state != SESSION_STOPPED && !s->denied && may_resume(s);
 }
 
 struct transport *session_transport(const struct session *s)

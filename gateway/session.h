@@ -96,6 +96,10 @@ void session_poke(struct session *s);
 /* For connections from now on. */
 void session_set_tls(struct session *s, struct tls_context *tls);
 
+/* It has lost its connection, the relay would still let it go on where it was, and no answer has said otherwise since: calls
+ * wait for it. */
+bool session_is_resuming(const struct session *s);
+
 struct transport *session_transport(const struct session *s);
 const struct session_status *session_status(const struct session *s);
 const char *session_peer(const struct session *s);
