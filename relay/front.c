@@ -108,7 +108,8 @@ void front_set_paused(struct front *f, bool paused)
 	if (paused) {
 		f->paused_ms = now;
 	} else if (f->state == FRONT_BODY) {
-		f->body_began_ms += now - f->paused_ms;
+		/* It may have been paused before its body began: while it was held. */
+		f->body_began_ms += now - MAX(f->paused_ms, f->body_began_ms);
 		front_set_state(f, FRONT_BODY);
 	}
 	channel_pause(f->channel, paused);
