@@ -60,7 +60,7 @@ static struct source *source_of(const struct config *c, const struct config_opti
 /* Where the query of a URL begins; the end of the text where there is none. */
 static const char *query_of(const char *value)
 {
-	bool is_url = strstr(value, "://") || strncmp(value, "unix:", 5) == 0;
+	bool is_url = strstr(value, "://") || strstr(value, "unix:/");
 
 	return value + (is_url ? strcspn(value, "?") : strlen(value));
 }
@@ -345,6 +345,47 @@ static void fail_line(struct reading *rd, const char *why)
 	rd->result = -EINVAL;
 }
 
+/* Enters it. False: fail_line() has said why not. */
+static bool take_section(struct reading *rd, const char *section, const char *key)
+{
+	struct config *c = rd->c;
+	const char *kind = c->spec->kind;
+	struct config_section *in;
+	char why[300], unfit[200];
+	int r;
+
+	c->in = NULL;
+	if (!*section || strcmp(section, c->spec->section) == 0)
+		return true;
+	if (!kind || strncmp(section, kind, strlen(kind)) != 0 || section[strlen(kind)] != ' ') {
+		snprintf(why, sizeof(why), "%.60s%sit is in the unknown section [%.60s]; only [%s]%s%s%s read", key, *key ? ": " : "",
+			 section, c->spec->section, kind ? " and [" : " is", kind ? kind : "", kind ? " NAME] are" : "");
+		fail_line(rd, why);
+		return false;
+	}
+	r = section_get(c, span_of(section + strlen(kind) + 1), unfit, sizeof(unfit), &in);
+	if (r == -EINVAL) {
+		snprintf(why, sizeof(why), "[%.60s]: %s", section, unfit);
+		fail_line(rd, why);
+	}
+	rd->result = r;
+	c->in = in;
+	return r == 0;
+}
+
+/* A section that is there without a key: libinih does not tell of it. */
+static void take_header(struct reading *rd, const char *line)
+{
+	const char *kind = rd->c->spec->kind, *end = strchr(line, ']');
+	char section[SECTION_TEXT_MAX + 1];
+
+	if (!kind || !end || end - line - 1 > SECTION_TEXT_MAX || strncmp(line + 1, kind, strlen(kind)) != 0)
+		return;
+	snprintf(section, sizeof(section), "%.*s", (int)(end - line - 1), line + 1);
+	(void)take_section(rd, section, "");
+	rd->c->in = NULL;
+}
+
 /* libinih takes the rest of an over-long line for a new one, and an indented line for more of the one before. Neither
  * gets there. */
 static char *read_line(char *buf, int size, void *user)
@@ -364,6 +405,10 @@ static char *read_line(char *buf, int size, void *user)
 		fail_line(rd, "the name of the section is too long");
 		return NULL;
 	}
+	if (buf[0] == '[')
+		take_header(rd, buf);
+	if (rd->result < 0)
+		return NULL;
 	if (whole)
 		return buf;
 	do
@@ -373,34 +418,6 @@ static char *read_line(char *buf, int size, void *user)
 		return buf;
 	fail_line(rd, "the line is too long (about 200 bytes are allowed); give this option on the command line");
 	return NULL;
-}
-
-/* Enters it. False: fail_line() has said why not. */
-static bool take_section(struct reading *rd, const char *section, const char *key)
-{
-	struct config *c = rd->c;
-	const char *kind = c->spec->kind;
-	struct config_section *in;
-	char why[300], unfit[200];
-	int r;
-
-	c->in = NULL;
-	if (!*section || strcmp(section, c->spec->section) == 0)
-		return true;
-	if (!kind || strncmp(section, kind, strlen(kind)) != 0 || section[strlen(kind)] != ' ') {
-		snprintf(why, sizeof(why), "%.60s: it is in the unknown section [%.60s]; only [%s]%s%s%s read", key, section,
-			 c->spec->section, kind ? " and [" : " is", kind ? kind : "", kind ? " NAME] are" : "");
-		fail_line(rd, why);
-		return false;
-	}
-	r = section_get(c, span_of(section + strlen(kind) + 1), unfit, sizeof(unfit), &in);
-	if (r == -EINVAL) {
-		snprintf(why, sizeof(why), "[%.60s]: %s", section, unfit);
-		fail_line(rd, why);
-	}
-	rd->result = r;
-	c->in = in;
-	return r == 0;
 }
 
 static int take_key(void *user, const char *section, const char *key, const char *value)

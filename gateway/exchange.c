@@ -25,6 +25,8 @@ struct exchange_request {
 struct exchange {
 	unsigned magic;
 	struct exchange_context *x;
+	struct routes *routes;       /* that it began with */
+	const struct route *route;   /* of them; NULL: there is none of that name */
 	TAILQ_ENTRY(exchange) link;
 	struct tp_stream *stream;
 	struct upstream_call *call;
@@ -78,6 +80,7 @@ static void exchange_end(struct exchange *e, uint32_t reason, const char *detail
 	if (e->timer)
 		event_free(e->timer);
 	request_free(e);
+	routes_unref(e->routes);
 	tp_stream_release(e->stream);
 	transport_kick(x->transport);
 	e->magic = 0;
@@ -100,10 +103,11 @@ static void on_timeout(evutil_socket_t fd, short what, void *user)
 
 static int start_timer(struct exchange *e)
 {
-	const struct timeval tv = loop_timeval(e->x->call_timeout_ms);
+	uint64_t timeout_ms = e->routes->cfg->call_timeout_ms;
+	const struct timeval tv = loop_timeval(timeout_ms);
 
 	/* A GET stream is no call: it stays open for hours, waiting for events. */
-	if (!e->x->call_timeout_ms || e->idempotent)
+	if (!timeout_ms || e->idempotent)
 		return 0;
 	e->timer = event_new(loop_base(e->x->loop), -1, 0, on_timeout, e);
 	if (!e->timer)
@@ -192,12 +196,14 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 static void on_upstream_data(void *user, const uint8_t *p, size_t len)
 {
 	struct exchange *e = user;
+	uint64_t max_bytes;
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	max_bytes = e->routes->cfg->max_response_bytes;
 	e->response_bytes += len;
 	if (e->audit)
 		audit_calls_answer_data(e->audit, p, len);
-	if (e->x->max_response_bytes && e->response_bytes > e->x->max_response_bytes) {
+	if (max_bytes && e->response_bytes > max_bytes) {
 		exchange_fail(e, TP_REASON_UPSTREAM_TOO_LARGE, "--max-response-bytes of the gateway");
 		return;
 	}
@@ -261,20 +267,23 @@ static int write_field(struct buf *out, const char *name, struct span value)
 /* The request as the MCP server will see it, up to its framing, which needs the length of the body. */
 static int write_head(struct exchange *e, const struct tp_event *ev)
 {
-	struct exchange_context *x = e->x;
+	const struct backend *b = e->route->backend;
 	struct buf *out = &e->request->head;
 	struct span query = tp_field_get(ev->fields, ev->n_fields, ":query");
 	char target[URL_TARGET_MAX + 1 + POLICY_QUERY_MAX + 1];
 	int r;
 
-	snprintf(target, sizeof(target), "%s%s%.*s", x->target, query.p ? (strchr(x->target, '?') ? "&" : "?") : "",
+	snprintf(target, sizeof(target), "%s%s%.*s", b->url.target, query.p ? (strchr(b->url.target, '?') ? "&" : "?") : "",
 		 SPAN_FMT(query));
 	r = http1_write_request(out, tp_field_get(ev->fields, ev->n_fields, ":method"), span_of(target));
 	if (r == 0)
-		r = http1_write_field(out, SPAN("Host"), span_of(x->authority));
+		r = http1_write_field(out, SPAN("Host"), span_of(b->url.authority));
 	for (size_t i = 0; i < ev->n_fields && r == 0; i++)
-		if (ev->fields[i].name.p[0] != ':' && policy_field_passes(ev->fields[i].name))
+		if (ev->fields[i].name.p[0] != ':' && policy_field_passes(ev->fields[i].name) &&
+		    !headers_replace(b->headers, ev->fields[i].name))
 			r = http1_write_field(out, ev->fields[i].name, ev->fields[i].value);
+	if (r == 0)
+		r = headers_write(b->headers, out);
 	if (r == 0)
 		r = write_field(out, "Mcp-Tunnel-Agent", tp_field_get(ev->fields, ev->n_fields, ":agent"));
 	if (r == 0)
@@ -304,7 +313,7 @@ static struct audit_call audit_facts(const struct exchange *e, const struct tp_e
 		.agent_auth = tp_field_get(ev->fields, ev->n_fields, ":agent-auth"),
 		.route = tp_field_get(ev->fields, ev->n_fields, ":route"),
 		.trace = header(ev, "traceparent"),
-		.upstream = e->x->upstream_name,
+		.upstream = e->route ? e->route->backend->name : NULL,
 		.began_us = e->started_us,
 	};
 }
@@ -313,7 +322,7 @@ static int audit_new_calls(struct exchange *e, const struct tp_event *ev)
 {
 	const struct audit_call facts = audit_facts(e, ev);
 
-	return audit_calls_new(e->x->audit, &facts, header(ev, "Mcp-Session-Id"), e->x->hash, &e->audit);
+	return audit_calls_new(&e->route->audit, &facts, header(ev, "Mcp-Session-Id"), e->x->hash, &e->audit);
 }
 
 static int request_new(struct exchange *e, const struct tp_event *ev)
@@ -325,7 +334,7 @@ static int request_new(struct exchange *e, const struct tp_event *ev)
 		return -ENOMEM;
 	e->request = q;
 	buf_init(&q->head, 2 * HTTP1_HEAD_BYTES_MAX);
-	buf_init(&q->body, e->x->max_request_bytes);
+	buf_init(&q->body, e->routes->cfg->max_request_bytes);
 	if (e->is_post) {
 		r = mcp_scan_new(&q->scan);
 		if (r == 0)
@@ -353,7 +362,7 @@ static uint32_t check_message(const struct exchange *e, const struct mcp_view *v
 		return TP_REASON_BAD_REQUEST;
 	}
 	reason = policy_check_message(&e->request->mirror, view, rule);
-	return reason == TP_REASON_NONE ? policy_check_rules(&e->x->policy, view, rule) : reason;
+	return reason == TP_REASON_NONE ? policy_check_rules(&e->route->policy, view, rule) : reason;
 }
 
 /* The i-th message of the body; a body that is no batch is its only one. */
@@ -392,8 +401,8 @@ static void send_upstream(struct exchange *e)
 	struct exchange_request *q = e->request;
 	size_t len = buf_len(&q->body);
 
-	if (finish_head(e) < 0 || upstream_call_start(e->x->upstream, &q->head, &q->body, e->idempotent, &upstream_callbacks,
-						      e, &e->call) < 0) {
+	if (finish_head(e) < 0 || upstream_call_start(e->route->backend->upstream, &q->head, &q->body, e->idempotent,
+						      &upstream_callbacks, e, &e->call) < 0) {
 		exchange_fail(e, TP_REASON_REFUSED, "out of memory");
 		return;
 	}
@@ -445,11 +454,11 @@ static void on_stream_data(struct exchange *e, const struct tp_event *ev)
 	struct exchange_request *q = e->request;
 	struct exchange_context *x = e->x;
 
-	if (buf_len(&q->body) + ev->len > x->max_request_bytes) {
+	if (buf_len(&q->body) + ev->len > e->routes->cfg->max_request_bytes) {
 		refuse_body(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
 		return;
 	}
-	if (x->collected_bytes + ev->len > x->max_collected_bytes) {
+	if (x->collected_bytes + ev->len > e->routes->max_collected_bytes) {
 		refuse_body(e, TP_REASON_REFUSED, "too many request bytes at once at the gateway");
 		return;
 	}
@@ -475,6 +484,8 @@ static int exchange_new(struct exchange_context *x, const struct tp_event *ev, s
 		return -ENOMEM;
 	e->magic = EXCHANGE_MAGIC;
 	e->x = x;
+	e->routes = routes_ref(x->routes);
+	e->route = routes_find(e->routes, tp_field_get(ev->fields, ev->n_fields, ":route"));
 	e->stream = ev->stream;
 	e->idempotent = span_is(method, "GET");
 	e->is_post = span_is(method, "POST");
@@ -509,7 +520,7 @@ void exchange_open(struct exchange_context *x, const struct tp_event *ev)
 		transport_kick(x->transport);
 		return;
 	}
-	reason = policy_check_head(&x->policy, ev->fields, ev->n_fields, detail);
+	reason = policy_check_head(e->route ? &e->route->policy : NULL, ev->fields, ev->n_fields, detail);
 	if (reason != TP_REASON_NONE) {
 		deny_head(e, ev, reason, detail);
 		return;

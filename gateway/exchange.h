@@ -10,8 +10,7 @@
 #include "daemon/audit_calls.h"
 #include "daemon/openmetrics.h"
 #include "daemon/transport.h"
-#include "gateway/policy.h"
-#include "gateway/upstream.h"
+#include "gateway/routes.h"
 
 struct exchange;
 
@@ -30,18 +29,10 @@ struct exchange_counters {
 struct exchange_context {
 	struct loop *loop;
 	struct transport *transport;
-	struct upstream *upstream;
+	struct routes *routes; /* for calls from now on; each takes a reference */
 	const struct audit_calls_shared *audit;
 	const struct audit_hash *hash;   /* of the token that is attached */
 	const struct audit_where *where; /* who is */
-	struct policy_config policy;
-	const char *authority;     /* Host of the upstream request */
-	const char *target;        /* path, and query of the configuration */
-	const char *upstream_name; /* for records */
-	uint64_t max_request_bytes;
-	uint64_t max_collected_bytes; /* request bodies of all exchanges together */
-	uint64_t max_response_bytes;  /* 0: no limit */
-	uint64_t call_timeout_ms;     /* 0: none */
 	/* running */
 	uint64_t collected_bytes;
 	size_t open;

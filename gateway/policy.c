@@ -22,23 +22,28 @@ static const struct span withheld[] = {
 	SPAN_INIT("Expect"),
 };
 
-/* Whether name, '_' read as '-', begins with the text, case ignored. */
-static bool begins(struct span name, struct span text)
+/* '_' and '-' are the same. */
+static bool is_char(char c, char of_text)
+{
+	return ((c == '_' || c == '-') && (of_text == '-' || of_text == '_')) || span_ieq(span_make(&c, 1), span_make(&of_text, 1));
+}
+
+bool policy_name_begins(struct span name, struct span text)
 {
 	if (name.len < text.len)
 		return false;
 	for (size_t i = 0; i < text.len; i++)
-		if (!(name.p[i] == '_' && text.p[i] == '-') && !span_ieq(span_make(name.p + i, 1), span_make(text.p + i, 1)))
+		if (!is_char(name.p[i], text.p[i]))
 			return false;
 	return true;
 }
 
 bool policy_field_passes(struct span name)
 {
-	if (begins(name, SPAN("Mcp-Tunnel-")))
+	if (policy_name_begins(name, SPAN("Mcp-Tunnel-")))
 		return false;
 	for (size_t i = 0; i < ARRAY_LEN(withheld); i++)
-		if (name.len == withheld[i].len && begins(name, withheld[i]))
+		if (name.len == withheld[i].len && policy_name_begins(name, withheld[i]))
 			return false;
 	return true;
 }
@@ -65,7 +70,7 @@ uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_fiel
 
 	if (!span_is(kind, "exchange"))
 		return refuse(detail, TP_REASON_REFUSED, "this gateway carries exchanges only", none);
-	if (route.len)
+	if (!cfg)
 		return refuse(detail, TP_REASON_NO_ROUTE, "no such route", route);
 	if (!span_is(method, "POST") && !span_is(method, "GET") && !span_is(method, "DELETE"))
 		return refuse(detail, TP_REASON_BAD_REQUEST, "method not carried", method);

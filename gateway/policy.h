@@ -14,7 +14,7 @@ struct policy_config {
 
 enum { POLICY_DETAIL_MAX = 224, POLICY_QUERY_MAX = 4096 };
 
-/* TP_REASON_NONE: may go on. Otherwise detail says what is wrong, for people. */
+/* cfg: of the route that the head names; NULL: there is none of that name. TP_REASON_NONE: may go on. Otherwise detail says what is wrong, for people. */
 uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
 			   char detail[POLICY_DETAIL_MAX]);
 
@@ -40,3 +40,5 @@ bool policy_would_deny(const void *rules, const struct mcp_view *view, char text
 /* Whether a request field may go to the MCP server: end-to-end, not about routing, not the tunnel's own. Servers that know names as
  * environment variables cannot tell '_' from '-', so it is neither here. */
 bool policy_field_passes(struct span name);
+/* Whether name, read like that, begins with the text, case ignored. */
+bool policy_name_begins(struct span name, struct span text);

@@ -103,6 +103,7 @@ def test_check_beside_running_services(system):
 
 
 def test_configuration_files(system):
+    system.run("umask 077; echo 'Bearer abc' >/etc/mcp-tunnel/docs-authorization")
     for i, text in enumerate(examples("mcp-tunnel-gateway.conf.5")):
         system.write("/root/example-%d.conf" % i, text)
         said = system.run("mcp-tunnel-gateway --config /root/example-%d.conf --token-file /etc/mcp-tunnel/gateway-token "
