@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import json
+import re
 import socket
 import ssl
 import struct
@@ -536,13 +537,13 @@ def test_stream_of_a_tunnel_that_is_away(slow):
 # ---- nothing to be learnt ----
 
 
-def raw_answer(url, ca, lines):
-    """Every byte of it."""
+def raw_answer(url, ca, *lines):
+    """Every byte of it, but for the time of day."""
     with Connection(url, ca) as connection:
-        connection.send(("\r\n".join([*lines, f"Host: {connection.host}", "Connection: close"]) + "\r\n\r\n").encode())
+        connection.send(("\r\n".join([*lines, f"Host: {connection.host}"]) + "\r\n\r\n").encode())
         with pytest.raises(Truncated):
             connection.exactly(1 << 20)
-        return bytes(connection.buffer)
+        return re.sub(rb"\r\nDate: [^\r]*", b"", bytes(connection.buffer))
 
 
 def auth_failures(stage):
@@ -557,8 +558,9 @@ def test_keys_and_tunnels_are_refused_alike(slow):
     cases = [(tunnel, key) for tunnel in ("one", "no-such-tunnel") for key in keys.values()]
     answers = set()
     for tunnel, key in cases:
-        lines = [f"POST /t/{tunnel}/mcp HTTP/1.1", "Content-Length: 0"] + ([f"Authorization: {key}"] if key else [])
-        answers.add(raw_answer(slow.a.url, slow.ca, lines))
+        lines = [f"Authorization: {key}"] if key else []
+        first = f"POST /t/{tunnel}/mcp HTTP/1.1"
+        answers.add(raw_answer(slow.a.url, slow.ca, first, "Content-Length: 0", "Connection: close", *lines))
     (answer,) = answers
     assert answer.startswith(b"HTTP/1.1 401 ")
     wait_until(lambda: len(auth_failures(slow)) == before + len(cases), 5, "a record for each")
@@ -573,14 +575,10 @@ def test_tokens_and_tunnels_are_refused_alike(slow):
     cases = [("one", two), ("one", wrong), ("two", one), ("nobody", nobody), ("nobody", one), ("one", nobody), ("one", "x")]
     answers = set()
     for tunnel, token in cases:
-        lines = ["GET /v1/tunnel HTTP/1.1", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + "A" * 22 + "=="]
-        lines += ["Sec-WebSocket-Protocol: mcp-tunnel.v1", f"Authorization: Bearer {token}", f"Mcp-Tunnel: {tunnel}"]
-        with Connection(f"https://localhost:{slow.relay.port}/v1/tunnel", slow.ca) as connection:
-            head = "\r\n".join([*lines, f"Host: {connection.host}", "Connection: Upgrade"]) + "\r\n\r\n"
-            connection.send(head.encode())
-            with pytest.raises(Truncated):
-                connection.exactly(1 << 20)
-            answers.add(bytes(connection.buffer))
+        lines = ["GET /v1/tunnel HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+        lines += [f"Sec-WebSocket-Key: {'A' * 22}==", "Sec-WebSocket-Protocol: mcp-tunnel.v1"]
+        url = f"https://localhost:{slow.relay.port}/v1/tunnel"
+        answers.add(raw_answer(url, slow.ca, *lines, f"Authorization: Bearer {token}", f"Mcp-Tunnel: {tunnel}"))
     (answer,) = answers
     assert answer.startswith(b"HTTP/1.1 401 ")
     wait_until(lambda: len(auth_failures(slow)) == before + len(cases), 5, "a record for each")
