@@ -2,6 +2,7 @@
 
 #include "proto/http1.h"
 #include "proto/reasons.h"
+#include "relay/cors.h"
 
 enum { BODY_MAX = 4096 };
 
@@ -43,6 +44,8 @@ int answer_write(struct buf *out, const struct answer *a)
 		r = http1_write_status(out, a->status, (struct span){ NULL, 0 });
 	if (r == 0 && a->now_s)
 		r = http1_write_field(out, SPAN("Date"), span_of(date));
+	if (r == 0)
+		r = cors_write(out, a->cors, a->cors_origin);
 	if (r == 0)
 		r = buf_printf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s\r\n",
 			       buf_len(&body), a->close ? "Connection: close\r\n" : "", a->extra ? a->extra : "");

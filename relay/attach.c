@@ -26,6 +26,7 @@ struct attached {
 	char tunnel_id[TUNNEL_ID_MAX + 1];
 	char session[2 * TP_SESSION_ID_BYTES + 1]; /* empty before WELCOME */
 	struct event *grace;
+	uint64_t grace_ms; /* as its gateway was told */
 	bool up;         /* attached now */
 	bool going_away; /* the gateway said so */
 	uint64_t lost_ms;
@@ -37,6 +38,7 @@ struct attached {
 	char peer[128]; /* the newest */
 	struct audit_hash hash;
 	struct budget notes;
+	struct address_ticket address; /* of the connection, while there is one */
 };
 
 static void attached_gone(void *p)
@@ -50,6 +52,7 @@ static void attached_gone(void *p)
 static void attached_free(struct attached *a)
 {
 	TAILQ_REMOVE(&a->relay->attached, a, link);
+	addresses_leave(&a->address);
 	if (a->transport)
 		a->relay->counters.stalls += tp_conn_stalls(transport_conn(a->transport));
 	transport_free(a->transport);
@@ -96,7 +99,7 @@ static void on_grace_over(evutil_socket_t fd, short what, void *user)
 
 	CHECK_OBJ(a, ATTACHED_MAGIC);
 	log_crowd(LOG_LEVEL_WARNING, NULL, 0, "tunnel %s: session %.8s did not come back in %.0f s; %zu calls end with session-lost",
-		  a->tunnel_id, a->session, (double)a->relay->cfg->resume_grace_ms / 1000, tp_conn_streams(transport_conn(a->transport)));
+		  a->tunnel_id, a->session, (double)a->grace_ms / 1000, tp_conn_streams(transport_conn(a->transport)));
 	attached_end(a, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "its gateway did not come back in time");
 }
 
@@ -144,6 +147,9 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 	r = transport_resume(a->transport, fresh->transport);
 	if (r == 0) {
 		fresh->transport = NULL;
+		addresses_leave(&a->address);
+		a->address = fresh->address;
+		fresh->address = (struct address_ticket){ NULL, NULL };
 		a->hash = fresh->hash;
 		memcpy(a->token, fresh->token, sizeof(a->token));
 		keep_words(a, ev);
@@ -300,12 +306,13 @@ static bool session_waits(const struct relay *r, const char *tunnel_id)
 static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
 	struct attached *a = user;
-	const uint64_t grace_ms = a->relay->cfg->resume_grace_ms;
+	const uint64_t grace_ms = a->grace_ms;
 	const struct timeval tv = loop_timeval(grace_ms);
 	size_t open = tp_conn_streams(transport_conn(a->transport));
 
 	CHECK_OBJ(a, ATTACHED_MAGIC);
 	a->up = false;
+	addresses_leave(&a->address);
 	if (!a->session[0]) {
 		/* One that was to carry on with a session: the line about its loss has been written. */
 		log_crowd(session_waits(a->relay, a->tunnel_id) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, NULL, 0,
@@ -348,6 +355,7 @@ static int attached_new(struct relay *r, const char *tunnel_id, const uint8_t to
 	tp.version = "mcp-tunnel-relay/" MCP_TUNNEL_VERSION;
 	a->magic = ATTACHED_MAGIC;
 	a->relay = r;
+	a->grace_ms = tp.grace_ms;
 	snprintf(a->tunnel_id, sizeof(a->tunnel_id), "%s", tunnel_id);
 	a->hash = *hash;
 	memcpy(a->token, token, sizeof(a->token));
@@ -367,8 +375,8 @@ static int attached_new(struct relay *r, const char *tunnel_id, const uint8_t to
 	return 0;
 }
 
-void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, const uint8_t token[SHA256_LEN],
-		  const struct audit_hash *hash, uint8_t *early, size_t len)
+void attach_begin(struct relay *r, struct channel *take_channel, struct address_ticket *take_address, const char *tunnel_id,
+		  const uint8_t token[SHA256_LEN], const struct audit_hash *hash, uint8_t *early, size_t len)
 {
 	struct attached *a;
 
@@ -376,8 +384,10 @@ void attach_begin(struct relay *r, struct channel *take_channel, const char *tun
 	if (registry_token_now(r->registry, tunnel_id, token) == REGISTRY_TOKEN_ENDED ||
 	    attached_new(r, tunnel_id, token, hash, &a) < 0) {
 		channel_abort(take_channel, false);
+		addresses_leave(take_address);
 		return;
 	}
+	a->address = *take_address;
 	if (transport_attach(a->transport, take_channel, early, len) < 0)
 		attached_free(a);
 }
