@@ -39,6 +39,8 @@ void channel_destroy(struct channel *c, bool reset)
 		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 	close(c->fd);
 	c->fd = -1;
+	if (c->on_gone)
+		c->on_gone(c->gone_user);
 	loop_free_later(c->loop, channel_free, c);
 }
 
@@ -287,6 +289,14 @@ void channel_set_ops(struct channel *c, const struct channel_ops *ops, void *use
 		return;
 	c->ops = ops;
 	c->user = user;
+}
+
+void channel_when_gone(struct channel *c, void (*on_gone)(void *user), void *user)
+{
+	CHECK_OBJ(c, CHANNEL_MAGIC);
+	assert(c->state != CHANNEL_CLOSED);
+	c->on_gone = on_gone;
+	c->gone_user = user;
 }
 
 void channel_pause(struct channel *c, bool paused)

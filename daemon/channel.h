@@ -66,6 +66,9 @@ void channel_set_ops(struct channel *c, const struct channel_ops *ops, void *use
 void channel_want_write(struct channel *c);
 void channel_pause(struct channel *c, bool paused);
 
+/* The last of all calls: the descriptor has been closed, also where nobody owned the channel any more. For counting what is open. */
+void channel_when_gone(struct channel *c, void (*on_gone)(void *user), void *user);
+
 /* In order. Before it returns, everything that on_pull still gives is taken (until it returns 0; called from inside on_pull: what that
  * call returns is the last); then the owner is never called again and may go away. What was taken is sent, then
  * close_notify and FIN, and the peer's end is waited for (input is discarded, so that no reset overtakes the last bytes), all for at most linger_ms.

@@ -38,7 +38,6 @@ struct attached {
 	char peer[128]; /* the newest */
 	struct audit_hash hash;
 	struct budget notes;
-	struct address_ticket address; /* of the connection, while there is one */
 };
 
 static void attached_gone(void *p)
@@ -52,7 +51,6 @@ static void attached_gone(void *p)
 static void attached_free(struct attached *a)
 {
 	TAILQ_REMOVE(&a->relay->attached, a, link);
-	addresses_leave(&a->address);
 	if (a->transport)
 		a->relay->counters.stalls += tp_conn_stalls(transport_conn(a->transport));
 	transport_free(a->transport);
@@ -147,9 +145,6 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 	r = transport_resume(a->transport, fresh->transport);
 	if (r == 0) {
 		fresh->transport = NULL;
-		addresses_leave(&a->address);
-		a->address = fresh->address;
-		fresh->address = (struct address_ticket){ NULL, NULL };
 		a->hash = fresh->hash;
 		memcpy(a->token, fresh->token, sizeof(a->token));
 		keep_words(a, ev);
@@ -312,7 +307,6 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 
 	CHECK_OBJ(a, ATTACHED_MAGIC);
 	a->up = false;
-	addresses_leave(&a->address);
 	if (!a->session[0]) {
 		/* One that was to carry on with a session: the line about its loss has been written. */
 		log_crowd(session_waits(a->relay, a->tunnel_id) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, NULL, 0,
@@ -375,8 +369,8 @@ static int attached_new(struct relay *r, const char *tunnel_id, const uint8_t to
 	return 0;
 }
 
-void attach_begin(struct relay *r, struct channel *take_channel, struct address_ticket *take_address, const char *tunnel_id,
-		  const uint8_t token[SHA256_LEN], const struct audit_hash *hash, uint8_t *early, size_t len)
+void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, const uint8_t token[SHA256_LEN],
+		  const struct audit_hash *hash, uint8_t *early, size_t len)
 {
 	struct attached *a;
 
@@ -384,10 +378,8 @@ void attach_begin(struct relay *r, struct channel *take_channel, struct address_
 	if (registry_token_now(r->registry, tunnel_id, token) == REGISTRY_TOKEN_ENDED ||
 	    attached_new(r, tunnel_id, token, hash, &a) < 0) {
 		channel_abort(take_channel, false);
-		addresses_leave(take_address);
 		return;
 	}
-	a->address = *take_address;
 	if (transport_attach(a->transport, take_channel, early, len) < 0)
 		attached_free(a);
 }

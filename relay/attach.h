@@ -3,12 +3,11 @@
 
 #include "daemon/channel.h"
 #include "daemon/transport.h"
-#include "relay/addresses.h"
 #include "relay/relay.h"
 
 /* A gateway's connection has been upgraded for that tunnel; its token was good, and had that SHA-256. hash: the key that comes of it; copied. early:
- * bytes behind the request head. take_address: the connection's. */
-void attach_begin(struct relay *r, struct channel *take_channel, struct address_ticket *take_address, const char *tunnel_id, const uint8_t token[SHA256_LEN],
+ * bytes behind the request head. */
+void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, const uint8_t token[SHA256_LEN],
 		  const struct audit_hash *hash, uint8_t *early, size_t len);
 
 /* The session that a new call of the tunnel goes to: the newest that is attached and not going away. NULL: none. */

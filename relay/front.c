@@ -84,7 +84,6 @@ void front_free(struct front *f)
 	buf_done(&f->out);
 	buf_done(&f->early);
 	audit_hash_done(&f->hash);
-	addresses_leave(&f->address);
 	limits_leave(&f->ticket);
 	free(f->cors_origin);
 	loop_free_later(f->relay->loop, front_gone, f);
@@ -314,7 +313,6 @@ static void finish_upgrade(struct front *f)
 	struct channel *c = f->channel;
 	struct buf early = f->early;
 	struct audit_hash hash = f->hash;
-	struct address_ticket address = f->address;
 	uint8_t secret[SHA256_LEN];
 	char tunnel_id[sizeof(f->tunnel_id)];
 
@@ -323,9 +321,8 @@ static void finish_upgrade(struct front *f)
 	buf_init(&f->early, 0);
 	front_set_paused(f, false);
 	f->channel = NULL;
-	f->address = (struct address_ticket){ NULL, NULL };
 	front_free(f);
-	attach_begin(r, c, &address, tunnel_id, secret, &hash, buf_bytes(&early), buf_len(&early));
+	attach_begin(r, c, tunnel_id, secret, &hash, buf_bytes(&early), buf_len(&early));
 	audit_hash_done(&hash);
 	buf_done(&early);
 }
@@ -420,61 +417,74 @@ static void keep_alive(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
 }
 
-/* Before TLS: all that it costs is the accept(). */
-static bool enter(struct relay *r, int fd, bool by_address, struct address_ticket *t)
+/* Before TLS: all that it costs is the accept(). NULL: one too many. */
+static struct address_ticket *enter(struct relay *r, int fd, bool by_address)
 {
 	const struct addresses_config limit = { r->cfg->max_connections, r->cfg->max_address_connections };
+	struct address_ticket *t = calloc(1, sizeof(*t));
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
 	uint32_t reason;
 
 	/* One that is gone already has no name any more. */
 	by_address = by_address && getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
-	reason = addresses_enter(r->addresses, &limit, by_address ? (struct sockaddr *)&peer : NULL, t);
+	reason = t ? addresses_enter(r->addresses, &limit, by_address ? (struct sockaddr *)&peer : NULL, t) : TP_REASON_REFUSED;
 	if (reason == TP_REASON_NONE)
-		return true;
+		return t;
 	r->counters.connections_closed[reason]++;
 	front_tell_full(r, reason, by_address ? (struct sockaddr *)&peer : NULL, len);
-	return false;
+	free(t);
+	return NULL;
 }
 
-void front_new(struct relay *r, int take_fd, struct tls_context *tls, bool by_address)
+/* With its socket, whoever has that by then: a gateway's session, or nobody while the last bytes go out. */
+static void on_gone(void *user)
+{
+	struct address_ticket *t = user;
+
+	addresses_leave(t);
+	free(t);
+}
+
+static int open_channel(struct front *f, int take_fd, struct tls_context *tls)
 {
 	const struct channel_options opt = {
 		.tls = tls,
 		.server = true,
-		.open_timeout_ms = r->cfg->head_timeout_ms,
+		.open_timeout_ms = f->relay->cfg->head_timeout_ms,
 		.notsent_lowat = NOTSENT_LOWAT,
 	};
-	struct address_ticket address = { NULL, NULL };
-	struct front *f;
+
+	keep_alive(take_fd);
+	return channel_new(f->relay->loop, take_fd, &opt, &channel_callbacks, f, &f->channel);
+}
+
+void front_new(struct relay *r, int take_fd, struct tls_context *tls, bool by_address)
+{
+	struct address_ticket *t = enter(r, take_fd, by_address);
+	struct front *f = t ? calloc(1, sizeof(*f)) : NULL;
 
 	r->counters.agent_connections++;
-	if (!enter(r, take_fd, by_address, &address)) {
-		close(take_fd);
-		return;
-	}
-	f = calloc(1, sizeof(*f));
 	if (!f) {
-		addresses_leave(&address);
+		if (t)
+			on_gone(t);
 		close(take_fd);
 		return;
 	}
-	keep_alive(take_fd);
 	f->magic = FRONT_MAGIC;
 	f->relay = r;
-	f->address = address;
 	f->sent_ms = loop_now_ms(r->loop);
 	http1_reader_init(&f->reader, HTTP1_REQUEST);
 	buf_init(&f->out, OUT_MAX);
 	buf_init(&f->early, EARLY_MAX);
 	loop_task_init(&f->turn, on_turn, f);
 	f->held = (struct held){ .on_attached = on_hold_attached, .on_expired = on_hold_expired, .user = f };
-	if (channel_new(r->loop, take_fd, &opt, &channel_callbacks, f, &f->channel) < 0) {
-		addresses_leave(&f->address);
+	if (open_channel(f, take_fd, tls) < 0) {
+		on_gone(t);
 		free(f);
 		return;
 	}
+	channel_when_gone(f->channel, on_gone, t);
 	TAILQ_INSERT_TAIL(&r->fronts, f, link);
 	front_set_state(f, FRONT_IDLE);
 }

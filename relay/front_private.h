@@ -6,7 +6,6 @@
 #include "daemon/channel.h"
 #include "daemon/digest.h"
 #include "proto/mcp.h"
-#include "relay/addresses.h"
 #include "relay/answer.h"
 #include "relay/call.h"
 #include "relay/front.h"
@@ -54,7 +53,6 @@ struct front {
 	uint64_t body_began_ms, body_bytes; /* BODY; began: moved on by the time in which we took nothing */
 	uint64_t paused_ms;                 /* since when */
 	uint64_t sent_ms;                   /* when the agent last took something, or there was nothing for it */
-	struct address_ticket address;
 	struct limits_ticket ticket; /* of the request */
 	char *cors_origin;           /* of the request; NULL: it is none of --cors-origin */
 	struct held held;

@@ -304,9 +304,9 @@ struct relay *relay_free(struct relay *r)
 			event_free(*events[i]);
 	hold_free(r->hold);
 	limits_free(r->limits);
-	addresses_free(r->addresses);
 	records_done(r);
 	loop_free(r->loop);
+	addresses_free(r->addresses);
 	refresh_done(&p->refresh);
 	registry_free(r->registry);
 	request_names_done(&r->names);

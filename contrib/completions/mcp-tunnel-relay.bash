@@ -61,7 +61,7 @@ _mcp_tunnel_relay()
 		--body-timeout --idle-timeout --send-timeout --state-dir --agent-auth --hold --resume-grace
 		--keepalive --max-request-bytes --max-streams --max-streams-per-agent --agent-rate --tunnel-rate
 		--drain-timeout --audit --audit-on-failure --audit-sync --audit-read-back --audit-hash
-		--audit-hash-key-file --admin-listen --log-level --config --check-config --print-config --version
-		--help --tunnel --old-for --end-old --json --admin' -- "$cur"))
+		--audit-hash-key-file --admin-listen --log-level --config --check-config --print-config --doctor
+		--json --version --help --tunnel --old-for --end-old --json --admin' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_relay mcp-tunnel-relay

@@ -257,7 +257,8 @@ def test_connections_of_one_address(stage):
         assert exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200
     stage.gateways[0].leave()
     wait_until(lambda: stage.metric("connections_open") == 0, 10, "nobody to be left")
-    assert 1 <= stage.relay.process.count("max-connections-per-address") <= 20
+    stage.relay.process.wait_line("max-connections-per-address")
+    assert stage.relay.process.count("max-connections-per-address") <= 20
 
 
 def test_connections_in_all(stage, work):

@@ -166,7 +166,7 @@ static void setup(void)
 	c[0] = channel_on(fd[0], false);
 	c[1] = channel_on(fd[1], true);
 	run_ms(5);
-	attach_begin(&relay, c[1], &(struct address_ticket){ NULL, NULL }, "a", token_hash, &no_hash, NULL, 0);
+	attach_begin(&relay, c[1], "a", token_hash, &no_hash, NULL, 0);
 	ck_assert_int_eq(transport_attach(gateway, c[0], NULL, 0), 0);
 	run_until(attach_pick(&relay, SPAN("a")));
 }
@@ -527,7 +527,7 @@ START_TEST(a_session_whose_token_ends)
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
 	late = channel_on(fd[1], true);
 	run_ms(5);
-	attach_begin(&relay, late, &(struct address_ticket){ NULL, NULL }, "a", token_hash, &no_hash, NULL, 0);
+	attach_begin(&relay, late, "a", token_hash, &no_hash, NULL, 0);
 	run_ms(5);
 	ck_assert(TAILQ_EMPTY(&relay.attached));
 	ck_assert_int_eq(read(fd[0], err, 1), 0);
