@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [system] [quickstart]; all by default.
+# Runs the tests: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [system] [quickstart]; all by default.
 # Installs what is missing (Debian 12, as root or with sudo), builds into build/, build-asan/ and build-fuzz/ of the
 # source root, and prints what failed, one line a suite, and last: N passed, N failed, N skipped.
 set -eu
@@ -41,6 +41,7 @@ give_up() {
 in_tree() {
 	case $1 in
 	lint | unit | fuzz) [ -e "tests/$1" ] ;;
+	analysis) [ -e tests/lint/analysis.py ] ;;
 	e2e | system) [ -e "tests/$1/run.sh" ] ;;
 	quickstart) [ -e contrib/quickstart/run.sh ] ;;
 	esac
@@ -58,6 +59,9 @@ needs() {
 	echo gcc:gcc libc6-dev meson:meson ninja-build:ninja pkg-config:pkg-config
 	echo libevent-dev libssl-dev libsystemd-dev libinih-dev check libjansson-dev
 	echo python3:python3 valgrind:valgrind openssl:openssl ca-certificates
+	if wanted analysis; then
+		echo clang-tidy:clang-tidy cppcheck:cppcheck
+	fi
 	if wanted fuzz; then
 		echo clang:clang libclang-rt-14-dev
 	fi
@@ -172,13 +176,14 @@ build() {
 	once configure_tree "$1" && once compile_tree "$1"
 }
 
-# ready SUITE TREE. The lint suite compares documents with what the programs print, and needs no more than these.
+# ready SUITE TREE. The lint suite compares documents with what the programs print, and needs no more than these; analysis
+# reads the flags of the compiler alone.
 ready() {
-	if [ "$1" = lint ]; then
-		once configure_tree "$2" && once compile_programs "$2"
-	else
-		build "$2"
-	fi
+	case $1 in
+	analysis) once configure_tree "$2" ;;
+	lint) once configure_tree "$2" && once compile_programs "$2" ;;
+	*) build "$2" ;;
+	esac
 }
 
 # tally KIND SUITE RESULT LOG: counts the suite that began at $began and ended with $status.
@@ -247,18 +252,18 @@ suites=
 for suite in "${@:-all}"; do
 	case $suite in
 	all)
-		for s in lint unit fuzz e2e system quickstart; do
+		for s in lint analysis unit fuzz e2e system quickstart; do
 			if in_tree $s; then
 				suites="$suites $s"
 			fi
 		done
 		;;
-	lint | unit | fuzz | e2e | system | quickstart)
+	lint | analysis | unit | fuzz | e2e | system | quickstart)
 		in_tree "$suite" || give_up "there is no suite '$suite' in this tree"
 		suites="$suites $suite"
 		;;
 	*)
-		echo "usage: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [system] [quickstart]" >&2
+		echo "usage: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [system] [quickstart]" >&2
 		exit 2
 		;;
 	esac
@@ -268,6 +273,7 @@ install_missing
 for suite in $suites; do
 	case $suite in
 	lint) meson_suite lint lint build ;;
+	analysis) meson_suite analysis analysis build ;;
 	unit)
 		meson_suite unit "unit (plain)" build
 		meson_suite unit "unit (sanitized)" build-asan

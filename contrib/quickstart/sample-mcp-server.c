@@ -138,7 +138,7 @@ static void on_request(struct evhttp_request *req, void *arg)
 static int server_bind(struct server *srv)
 {
 	struct evhttp_bound_socket *bound = evhttp_bind_socket_with_handle(srv->http, srv->opt->host, srv->opt->port);
-	struct sockaddr_storage addr;
+	struct sockaddr_storage addr = { 0 };
 	socklen_t len = sizeof(addr);
 	int fd, one = 1;
 
