@@ -1,5 +1,6 @@
 #!/bin/sh
 # Runs the tests: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [system] [quickstart]; all by default.
+# After unit and e2e, a suite coverage tells which part of the lines they ran.
 # Installs what is missing (Debian 12, as root or with sudo), builds into build/, build-asan/ and build-fuzz/ of the
 # source root, and prints what failed, one line a suite, and last: N passed, N failed, N skipped.
 set -eu
@@ -130,7 +131,7 @@ configure() {
 configure_tree() {
 	case $1 in
 	build) configure build -Dwerror=true ;;
-	build-asan) configure build-asan -Dwerror=true -Db_sanitize=address,undefined ;;
+	build-asan) configure build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_coverage=true ;;
 	build-fuzz)
 		CC=clang configure build-fuzz -Dfuzz=true -Db_lundef=false -Db_sanitize=address,undefined \
 			-Dc_args=-fsanitize=fuzzer-no-link
@@ -248,6 +249,15 @@ suite_quickstart() {
 	tally exit quickstart /dev/null "$temp/log"
 }
 
+# How much of the code unit and e2e ran, as build-asan has counted it.
+suite_coverage() {
+	began=$(date +%s) status=0
+	junit=$root/build-asan/meson-logs/coverage.xml
+	rm -f "$junit"
+	python3 tests/lib/coverage.py build-asan "$junit" 2>"$temp/log" || status=$?
+	tally junit coverage "$junit" "$temp/log"
+}
+
 suites=
 for suite in "${@:-all}"; do
 	case $suite in
@@ -270,6 +280,9 @@ for suite in "${@:-all}"; do
 done
 
 install_missing
+if [ -d build-asan ]; then
+	python3 tests/lib/coverage.py --clear build-asan
+fi
 for suite in $suites; do
 	case $suite in
 	lint) meson_suite lint lint build ;;
@@ -284,4 +297,7 @@ for suite in $suites; do
 	quickstart) suite_quickstart ;;
 	esac
 done
+if wanted unit && wanted e2e; then
+	suite_coverage
+fi
 finish

@@ -149,6 +149,7 @@ static int server_bind(struct server *srv)
 		return -errno;
 	/* Accepted sockets inherit it; an event must not wait for the acknowledgement of the one before. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname() has written it. */
 	srv->port = ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
 						     : ((struct sockaddr_in *)&addr)->sin_port);
 	return 0;

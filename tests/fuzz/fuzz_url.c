@@ -80,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_again(&u, flags);
 		url_print(&u, out, sizeof(out));
 		url_print(&u, cut, sizeof(cut));
-		must(!strchr(out, '?'));
+		must(url_is_unix(&u) || !strchr(out, '?'));
 	} else {
 		must(why && *why);
 	}
