@@ -11,13 +11,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "base/log_limit.h"
 
 enum {
 	LISTENER_MAGIC = 0x4c49534e,
 	ACCEPTS_PER_TURN = 64,
 	STARVED_PAUSE_MS = 100,
-	STARVED_LOG_MS = 60 * 1000,
 };
 
 struct listener {
@@ -30,7 +29,7 @@ struct listener {
 	uint16_t port;
 	struct event *event;
 	struct event *retry;
-	uint64_t logged_ms; /* 0: never */
+	struct log_limit starved;
 	char *path;
 	dev_t dev;
 	ino_t ino;
@@ -58,6 +57,7 @@ struct listener *listener_free(struct listener *ln)
 	if (ln->retry)
 		event_free(ln->retry);
 	ln->event = ln->retry = NULL;
+	log_limit_done(&ln->starved);
 	if (ln->path && lstat(ln->path, &st) == 0 && st.st_dev == ln->dev && st.st_ino == ln->ino)
 		unlink(ln->path);
 	if (ln->fd >= 0)
@@ -70,14 +70,11 @@ struct listener *listener_free(struct listener *ln)
 static void starved(struct listener *ln, int error)
 {
 	const struct timeval tv = { .tv_usec = STARVED_PAUSE_MS * 1000 };
-	uint64_t now = loop_now_ms(ln->loop);
 
 	event_del(ln->event);
 	event_add(ln->retry, &tv);
-	if (ln->logged_ms && now - ln->logged_ms < STARVED_LOG_MS)
-		return;
-	ln->logged_ms = now;
-	log_error("cannot accept connections: %s; trying again every %d ms", strerror(error), STARVED_PAUSE_MS);
+	log_limited(&ln->starved, LOG_LEVEL_ERROR, NULL, 0, "cannot accept connections: %s; trying again every %d ms", strerror(error),
+		    STARVED_PAUSE_MS);
 }
 
 static void on_accept(evutil_socket_t fd, short what, void *user)
@@ -117,7 +114,7 @@ static int listener_new(struct loop *l, listen_fn *fn, void *user, struct listen
 
 	if (!ln)
 		return -ENOMEM;
-	*ln = (struct listener){ .magic = LISTENER_MAGIC, .loop = l, .fn = fn, .user = user, .fd = -1 };
+	*ln = (struct listener){ .magic = LISTENER_MAGIC, .loop = l, .fn = fn, .user = user, .fd = -1, .starved.lines = 1 };
 	*ret = ln;
 	return 0;
 }

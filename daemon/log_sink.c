@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log_limit.h"
 #include "daemon/journal.h"
 
 enum { LINE_MAX_BYTES = 4096, FIELDS_MAX = 24 };
@@ -149,6 +150,7 @@ int log_sink_init(const char *program, enum log_level level)
 
 void log_sink_done(void)
 {
+	log_limits_done();
 	log_set_sink(NULL, NULL);
 	sink.journal = journal_free(sink.journal);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log_limit.h"
 #include "daemon/digest.h"
 #include "daemon/health.h"
 #include "daemon/notify.h"
@@ -46,12 +47,14 @@ struct gateway {
 	struct event *signals[3];
 	struct event *probe, *drain, *watchdog, *files;
 	uint64_t stop_by_ms; /* 0: not stopping */
+	bool audit_ok; /* as last looked at, and since when */
+	uint64_t audit_since_ms;
 	char status_line[256];
 };
 
 /* ---- status ---- */
 
-static void fill_status(const struct gateway *g, struct gateway_status *st)
+static void fill_status(struct gateway *g, struct gateway_status *st)
 {
 	*st = (struct gateway_status){
 		.now_ms = loop_now_ms(g->loop),
@@ -59,7 +62,10 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 		.upstream = upstream_health(g->upstream),
 		.upstream_name = g->upstream_name,
 		.exchanges = &g->exchanges,
+		.resuming = session_is_resuming(g->session),
+		.max_streams = g->cfg->max_streams,
 		.stopping = g->stop_by_ms != 0,
+		.stopping_since_ms = g->stop_by_ms - g->cfg->drain_timeout_ms,
 		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
 		.turn_max_us = loop_turn_max_us(g->loop),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
@@ -70,6 +76,10 @@ static void fill_status(const struct gateway *g, struct gateway_status *st)
 	st->certificate_until = g->tls ? tls_certificate_until(tls_source_get(g->tls)) : 0;
 	st->audit_optional = g->records.setup.shared.allow_on_failure;
 	st->audit_ok = audit_setup_check(&g->records.setup, st->audit_detail, sizeof(st->audit_detail));
+	if (st->audit_ok != g->audit_ok || !g->audit_since_ms)
+		g->audit_since_ms = st->now_ms;
+	g->audit_ok = st->audit_ok;
+	st->audit_since_ms = g->audit_since_ms;
 }
 
 static bool on_ready(void *user, struct buf *json_out)
@@ -78,6 +88,7 @@ static bool on_ready(void *user, struct buf *json_out)
 	struct gateway_status st;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
+	upstream_look(g->upstream);
 	fill_status(g, &st);
 	return status_ready_json(&st, json_out);
 }
@@ -159,6 +170,7 @@ static void stop_now(struct gateway *g)
 	exchange_end_all(&g->exchanges, TP_REASON_GATEWAY_STOPPED, "--drain-timeout of the gateway");
 	session_stop(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
 	records_stop(&g->records, "signal");
+	log_limits_done();
 	log_notice("stopped");
 	loop_stop(g->loop);
 }
@@ -245,6 +257,8 @@ static void on_files(evutil_socket_t fd, short what, void *user)
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
+	log_limits_poll();
+	tell_systemd(g);
 	follow_files(g, false);
 }
 
@@ -336,6 +350,8 @@ static int make_upstream(struct gateway *g)
 		.port = u->port,
 		.unix_path = url_is_unix(u) ? u->socket : NULL,
 		.tls = tls_source_get(g->upstream_tls),
+		.authority = u->authority,
+		.target = u->target,
 		.allow = upstream_allowed,
 		.allow_user = g,
 		.connect_timeout_ms = UPSTREAM_CONNECT_TIMEOUT_MS,

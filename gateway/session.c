@@ -34,8 +34,9 @@ struct session {
 	const struct session_ops *ops;
 	void *user;
 	struct session_status status;
-	struct backoff backoff;
-	size_t relay; /* index of the one being tried */
+	struct backoff *backoffs; /* one for each relay */
+	char (*logged)[320];      /* of each, the last failure that has been logged */
+	size_t relay;             /* index of the one being tried */
 	struct egress *egress;
 	struct channel *channel; /* between dial and upgrade; the transport's afterwards */
 	struct buf upgrade_out;
@@ -53,7 +54,8 @@ struct session {
 	uint64_t lost_ms; /* when the session was lost, for the line that says it is back */
 	size_t lost_calls; /* that were open then */
 	bool unanswered; /* the last attempt got no answer: nobody has said anything new */
-	char logged[320]; /* the last failure that has been logged */
+	bool denied; /* since the loss, something has said that it cannot go on */
+	bool told; /* that it is not attached */
 	bool draining;
 };
 
@@ -145,7 +147,7 @@ static bool is_old_news(const struct session *s)
 {
 	enum session_failure f = s->status.failure;
 
-	return s->logged[0] && may_resume(s) &&
+	return s->told && may_resume(s) &&
 	       (f == SESSION_RESOLVE || f == SESSION_CONNECT || f == SESSION_LOST || s->unanswered);
 }
 
@@ -153,7 +155,8 @@ static bool is_old_news(const struct session *s)
 static const char *what_now(const struct session *s, char *dst, size_t size)
 {
 	if (is_token(s->status.failure))
-		return "trying again rarely, and at once when the token file changes";
+		return s->cfg.n_relays > 1 ? "trying the others; this one again rarely, and at once when the token file changes" :
+					     "trying again rarely, and at once when the token file changes";
 	if (!may_resume(s))
 		return "trying again until it works";
 	snprintf(dst, size, "%zu calls wait up to %.0f s; trying again until it works", s->lost_calls,
@@ -164,15 +167,17 @@ static const char *what_now(const struct session *s, char *dst, size_t size)
 /* One line when the trouble begins or changes, none for each attempt. */
 static void log_failure(struct session *s, uint64_t wait_ms)
 {
-	char line[320], now[96];
+	char line[sizeof(s->logged[0])], now[96];
+	char *logged = s->logged[s->relay];
 
 	snprintf(line, sizeof(line), "%s: %s", failure_names[s->status.failure], s->status.detail);
-	s->status.failure_is_news = strcmp(line, s->logged) != 0 && !is_old_news(s);
+	s->status.failure_is_news = strcmp(line, logged) != 0 && !is_old_news(s);
 	if (!s->status.failure_is_news) {
-		log_debug("session: %s; next attempt in %.1f s", line, (double)wait_ms / 1000);
+		log_debug("session: %s: %s; not again within %.1f s", relay_url(s)->authority, line, (double)wait_ms / 1000);
 		return;
 	}
-	snprintf(s->logged, sizeof(s->logged), "%s", line);
+	snprintf(logged, sizeof(line), "%s", line);
+	s->told = true;
 	log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", failure_names[s->status.failure] }, { "MCP_PEER", relay_url(s)->authority }),
 		   "not connected to %s: %s (%s); %s", relay_url(s)->authority, s->status.detail,
 		   failure_names[s->status.failure], what_now(s, now, sizeof(now)));
@@ -197,23 +202,24 @@ static void close_attempt(struct session *s)
 /* over: the session has ended, too. */
 static void fail_session(struct session *s, enum session_failure failure, const char *detail, unsigned retry_after_s, bool over)
 {
-	uint32_t chance = 0;
-	uint64_t wait;
+	struct backoff *b = &s->backoffs[s->relay];
+	uint64_t now = loop_now_ms(s->loop), wait;
+	uint32_t chance[2] = { 0 };
 
 	close_attempt(s);
-	(void)random_bytes(&chance, sizeof(chance));
+	(void)random_bytes(chance, sizeof(chance));
 	s->status.failure = failure;
 	snprintf(s->status.detail, sizeof(s->status.detail), "%s", detail);
 	s->status.attempts++;
 	(s->status.state == SESSION_ATTACHED ? s->status.lost_total : s->status.failed_total)[failure]++;
 	s->status.over = over;
 	wait = may_resume(s) && !is_token(failure) ?
-		       backoff_lost_resumable(&s->backoff, loop_now_ms(s->loop), chance, retry_after_s) :
-		       backoff_lost(&s->backoff, loop_now_ms(s->loop), chance, is_token(failure), retry_after_s);
+		       backoff_lost_resumable(b, now, chance[0], retry_after_s) :
+		       backoff_lost(b, now, chance[0], is_token(failure), retry_after_s);
 	log_failure(s, wait);
 	s->unanswered = false;
 	if (!holds_on(s))
-		s->relay = (s->relay + 1) % s->cfg.n_relays;
+		s->relay = backoff_next(s->backoffs, s->cfg.n_relays, s->relay, now, chance[1], &wait);
 	set_timer(s, wait);
 	set_state(s, SESSION_WAITING);
 }
@@ -238,6 +244,8 @@ static void fail(struct session *s, enum session_failure failure, const char *de
 		renew_failed(s, detail);
 		return;
 	}
+	if (failure != SESSION_RESOLVE && failure != SESSION_CONNECT && failure != SESSION_LOST && !s->unanswered)
+		s->denied = true;
 	fail_session(s, failure, detail, retry_after_s, false);
 }
 
@@ -272,6 +280,20 @@ static bool may_renew(const struct session *s)
 	return s->status.state == SESSION_ATTACHED && !s->renewing && !s->draining;
 }
 
+/* Whether there were any. The one that is tried now may have been refused long ago: it need not be it. */
+static bool forget_refusals(struct session *s)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < s->cfg.n_relays; i++)
+		if (s->backoffs[i].token_refused) {
+			backoff_reset(&s->backoffs[i]);
+			s->relay = any || s->status.state != SESSION_WAITING ? s->relay : i;
+			any = true;
+		}
+	return any;
+}
+
 void session_poke(struct session *s)
 {
 	CHECK_OBJ(s, SESSION_MAGIC);
@@ -283,12 +305,13 @@ void session_poke(struct session *s)
 		s->renewing = true;
 		attempt(s);
 	}
-	if (s->status.state != SESSION_WAITING || !is_token(s->status.failure))
+	if (s->status.state == SESSION_ATTACHED || !forget_refusals(s))
 		return;
 	log_info("the token file has changed: trying again now");
-	backoff_reset(&s->backoff);
-	event_del(s->timer);
-	attempt(s);
+	if (s->status.state == SESSION_WAITING) {
+		event_del(s->timer);
+		attempt(s);
+	}
 }
 
 /* The relay took the new token: the session moves to its connection. */
@@ -443,6 +466,7 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 
 	CHECK_OBJ(s, SESSION_MAGIC);
 	s->egress = NULL;
+	s->denied = s->denied || (error == ECONNREFUSED && !s->renewing);
 	if (err == DIAL_PROXY)
 		fail(s, SESSION_PROXY_REFUSED, detail, 0);
 	else if (err != DIAL_OK)
@@ -513,12 +537,13 @@ static void on_attached(struct session *s, const struct tp_event *ev)
 	s->status.replayed_frames_total += ev->replayed_frames;
 	s->status.replayed_bytes_total += ev->replayed_bytes;
 	s->status.down_ms = s->lost_ms ? now - s->lost_ms : 0;
-	backoff_attached(&s->backoff, now);
+	backoff_attached(&s->backoffs[s->relay], now);
 	if (!ev->resumed)
 		keep_id(s, ev->session);
 	log_attached(s, ev, now);
 	s->lost_ms = 0;
-	s->logged[0] = '\0';
+	s->told = s->denied = false;
+	memset(s->logged, 0, s->cfg.n_relays * sizeof(*s->logged));
 	s->status.attempts = 0;
 	set_state(s, SESSION_ATTACHED);
 	if (s->draining)
@@ -571,6 +596,7 @@ static void on_transport_lost(void *user, uint32_t reason, const char *detail, b
 		s->lost_calls = tp_conn_streams(transport_conn(s->transport));
 	}
 	s->renewing = false;
+	s->denied = s->denied || fatal || reason == TP_REASON_RELAY_STOPPED || reason == TP_REASON_TOKEN_REVOKED;
 	named = reason == TP_REASON_NONE || reason == TP_REASON_RELAY_STOPPED;
 	snprintf(text, sizeof(text), "%s%s%s", named ? "" : tp_reason_name(reason), named ? "" : ": ", detail);
 	fail_session(s, loss(s, reason, fatal), text, 0, fatal);
@@ -609,16 +635,18 @@ int session_new(struct loop *l, const struct session_config *cfg, const struct s
 	s->ops = ops;
 	s->user = user;
 	s->status.since_ms = loop_now_ms(l);
+	s->backoffs = calloc(cfg->n_relays, sizeof(*s->backoffs));
+	s->logged = calloc(cfg->n_relays, sizeof(*s->logged));
 	buf_init(&s->upgrade_out, UPGRADE_HEAD_MAX);
 	http1_reader_init(&s->upgrade_in, HTTP1_RESPONSE);
 	r = transport_new(l, &cfg->tp, &transport_callbacks, s, &s->transport);
 	if (r < 0) {
-		free(s);
+		session_free(s);
 		return r;
 	}
 	s->timer = event_new(loop_base(l), -1, 0, on_timer, s);
 	r = loop_every(l, TOKEN_POLL_MS, on_token_poll, s, &s->token_poll);
-	if (!s->timer || r < 0) {
+	if (!s->timer || !s->backoffs || !s->logged || r < 0) {
 		session_free(s);
 		return -ENOMEM;
 	}
@@ -640,6 +668,8 @@ struct session *session_free(struct session *s)
 	if (s->token_poll)
 		event_free(s->token_poll);
 	transport_free(s->transport);
+	free(s->backoffs);
+	free(s->logged);
 	s->magic = 0;
 	free(s);
 	return NULL;
@@ -677,6 +707,11 @@ void session_set_tls(struct session *s, struct tls_context *tls)
 {
 	CHECK_OBJ(s, SESSION_MAGIC);
 	s->cfg.tls = tls;
+}
+
+bool session_is_resuming(const struct session *s)
+{
+	return s->status.state != SESSION_ATTACHED && s->status.state != SESSION_STOPPED && !s->denied && may_resume(s);
 }
 
 struct transport *session_transport(const struct session *s)

@@ -38,11 +38,11 @@ enum session_failure {
 	SESSION_PROTOCOL,       /* "protocol-error" */
 	SESSION_RELAY_STOPPED,  /* "relay-stopped" */
 	SESSION_TOKEN_REVOKED,  /* "token-revoked": it was good before */
+	SESSION_FAILURES,       /* how many */
 };
-enum { SESSION_FAILURES = SESSION_RELAY_STOPPED + 1 };
 
 struct session_config {
-	const struct url *relays; /* tried in turn */
+	const struct url *relays; /* tried in turn; each has its own back-off */
 	size_t n_relays;
 	struct tls_context *tls;  /* NULL when every relay is ws:// */
 	const struct egress_config *egress;
@@ -95,6 +95,10 @@ void session_stop(struct session *s, uint32_t reason, const char *detail);
 void session_poke(struct session *s);
 /* For connections from now on. */
 void session_set_tls(struct session *s, struct tls_context *tls);
+
+/* It has lost its connection, the relay would still let it go on where it was, and no answer has said otherwise since: calls
+ * wait for it. */
+bool session_is_resuming(const struct session *s);
 
 struct transport *session_transport(const struct session *s);
 const struct session_status *session_status(const struct session *s);

@@ -12,7 +12,7 @@ static bool upstream_ok(const struct gateway_status *st)
 
 static bool session_ok(const struct gateway_status *st)
 {
-	return st->session->state == SESSION_ATTACHED;
+	return st->session->state == SESSION_ATTACHED || st->resuming;
 }
 
 static bool audit_ok(const struct gateway_status *st)
@@ -20,9 +20,14 @@ static bool audit_ok(const struct gateway_status *st)
 	return st->audit_ok || st->audit_optional;
 }
 
+static bool has_room(const struct gateway_status *st)
+{
+	return !st->max_streams || st->streams < st->max_streams;
+}
+
 bool status_is_ready(const struct gateway_status *st)
 {
-	return session_ok(st) && upstream_ok(st) && audit_ok(st) && !st->stopping;
+	return session_ok(st) && upstream_ok(st) && audit_ok(st) && has_room(st) && !st->stopping;
 }
 
 static void add_check(struct buf *out, bool first, const char *name, bool ok, const char *reason, const char *detail,
@@ -35,6 +40,8 @@ static void add_check(struct buf *out, bool first, const char *name, bool ok, co
 
 static const char *session_reason(const struct gateway_status *st)
 {
+	if (st->resuming)
+		return "resuming";
 	if (st->session->failure != SESSION_FAILURE_NONE)
 		return session_failure_name(st->session->failure);
 	return session_state_name(st->session->state);
@@ -44,6 +51,7 @@ bool status_ready_json(const struct gateway_status *st, struct buf *out)
 {
 	const struct upstream_health *u = st->upstream;
 	bool ready = status_is_ready(st);
+	char room[64];
 
 	buf_printf(out, "{\"ready\":%s,\"version\":\"" MCP_TUNNEL_VERSION "\",\"checks\":{", ready ? "true" : "false");
 	add_check(out, true, "session", session_ok(st), session_reason(st), st->session->detail,
@@ -51,8 +59,12 @@ bool status_ready_json(const struct gateway_status *st, struct buf *out)
 	add_check(out, false, "upstream", upstream_ok(st),
 		  upstream_ok(st) ? "reachable" : u->known ? tp_reason_name(u->reason) : "not-tried-yet", u->detail,
 		  u->known ? st->now_ms - u->seen_ms : 0);
-	add_check(out, false, "audit", st->audit_ok, st->audit_ok ? "ok" : "audit-unavailable", st->audit_detail, 0);
-	add_check(out, false, "running", !st->stopping, st->stopping ? "stopping" : "ok", "", 0);
+	add_check(out, false, "audit", audit_ok(st), st->audit_ok ? "ok" : "audit-unavailable", st->audit_detail,
+		  st->now_ms - st->audit_since_ms);
+	snprintf(room, sizeof(room), "%zu of %zu streams are open", st->streams, st->max_streams);
+	add_check(out, false, "room", has_room(st), has_room(st) ? "ok" : "max-streams", room, 0);
+	add_check(out, false, "running", !st->stopping, st->stopping ? "stopping" : "ok", "",
+		  st->stopping ? st->now_ms - st->stopping_since_ms : 0);
 	buf_add_str(out, "}}\n");
 	return ready;
 }
@@ -63,7 +75,8 @@ static int add_state(const struct gateway_status *st, struct buf *out)
 {
 	const struct openmetrics_row rows[] = {
 		{ OPENMETRICS_GAUGE, "ready", "1 when a call would get through now.", status_is_ready(st) },
-		{ OPENMETRICS_GAUGE, "session_attached", "1 while a session to the relay is attached.", session_ok(st) },
+		{ OPENMETRICS_GAUGE, "session_attached", "1 while a session to the relay is attached.",
+		  st->session->state == SESSION_ATTACHED },
 		{ OPENMETRICS_GAUGE, "upstream_reachable", "1 when the last attempt to reach the MCP server succeeded.", upstream_ok(st) },
 		{ OPENMETRICS_GAUGE, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open },
 		{ OPENMETRICS_GAUGE, "streams_open", "Streams of the session that are open.", (double)st->streams },
@@ -166,9 +179,15 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 		snprintf(dst, size, "Not ready: %s%s%s", session_reason(st), st->session->detail[0] ? ": " : "", st->session->detail);
 	else if (!audit_ok(st))
 		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
+	else if (!has_room(st))
+		snprintf(dst, size, "Not ready: all %zu streams are open (--max-streams)", st->max_streams);
 	else if (!upstream_ok(st))
 		snprintf(dst, size, "Not ready: MCP server %s: %s", st->upstream_name,
 			 st->upstream->known ? st->upstream->detail : "not tried yet");
+	else if (st->resuming)
+		snprintf(dst, size, "Ready: resuming, calls wait: %s", st->session->detail);
+	else if (!st->audit_ok)
+		snprintf(dst, size, "Ready: attached, MCP server %s reachable; calls have no record: %s", st->upstream_name, st->audit_detail);
 	else
 		snprintf(dst, size, "Ready: attached, MCP server %s reachable", st->upstream_name);
 }

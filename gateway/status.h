@@ -7,15 +7,18 @@
 struct gateway_status {
 	uint64_t now_ms;
 	const struct session_status *session;
+	bool resuming; /* not attached, and it may go on where it was: calls wait for it */
 	const struct upstream_health *upstream;
 	const char *upstream_name;
 	const struct exchange_context *exchanges;
 	bool audit_ok;
 	bool audit_optional; /* calls go on without (--audit-on-failure continue) */
 	char audit_detail[256]; /* a phrase, or empty */
+	uint64_t audit_since_ms; /* of it being so */
 	bool stopping;
+	uint64_t stopping_since_ms;
 	size_t memory; /* of the session, bytes */
-	size_t streams;
+	size_t streams, max_streams;
 	uint64_t stalls;
 	struct upstream_pool pool;
 	uint64_t certificate_until; /* seconds since 1970; 0: none is shown */

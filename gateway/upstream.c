@@ -6,9 +6,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "base/log_limit.h"
 #include "daemon/channel.h"
 #include "daemon/dial.h"
+#include "gateway/upstream_ask.h"
 #include "proto/reasons.h"
 
 #define UPSTREAM_MAGIC 0x75707374
@@ -17,7 +18,10 @@
 
 enum {
 	SWEEP_MS = 1000,
-	MUTE_MS = 30 * 1000, /* how long a call without any answer counts against the server */
+	PROBE_MS = 5 * 1000, /* after the last sign of life */
+	LOOK_MS = 1000, /* the same where somebody wants to know */
+	SILENT_MS = 5 * 1000, /* a call has been sent, and nobody has got a byte since */
+	MUTE_MS = 30 * 1000, /* how long a call without any answer counts against the server, where it cannot be asked */
 	INFORMATIONAL_MAX = 16, /* 1xx heads before the answer */
 };
 
@@ -46,6 +50,7 @@ struct upstream_call {
 	bool answered; /* a byte of the answer has come: no retry any more */
 	bool head_told; /* the final head has been */
 	bool sent_told;
+	bool waits; /* sent, and nothing has come back yet */
 	unsigned informational;
 	bool paused;
 };
@@ -60,6 +65,9 @@ struct upstream {
 	struct event *sweep;
 	struct dial *probe;
 	struct channel *probe_channel; /* TLS: its handshake */
+	struct upstream_ask ask;
+	size_t n_waits; /* calls that do */
+	uint64_t silent_since_ms; /* while there are some */
 	struct upstream_health health;
 	struct upstream_pool pool;
 };
@@ -72,10 +80,10 @@ static void health_set(struct upstream *u, uint32_t reason, const char *detail)
 	struct upstream_health *h = &u->health;
 
 	if (reason != TP_REASON_NONE && (!h->known || h->reason != reason))
-		log_fields(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(reason) }), "MCP server: %s: %s",
-			   tp_reason_name(reason), detail);
+		log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(reason) }), "MCP server: %s: %s",
+			    tp_reason_name(reason), detail);
 	else if (reason == TP_REASON_NONE && h->known && h->reason != TP_REASON_NONE)
-		log_notice("MCP server answers again");
+		log_few(LOG_LEVEL_NOTICE, NULL, 0, "MCP server answers again");
 	h->seen_ms = loop_now_ms(u->loop);
 	if (h->known && h->reason == TP_REASON_NONE && reason == TP_REASON_NONE)
 		return;
@@ -84,17 +92,32 @@ static void health_set(struct upstream *u, uint32_t reason, const char *detail)
 	snprintf(h->detail, sizeof(h->detail), "%s", detail);
 }
 
-/* A connection came about, or did not. That alone does not excuse a server that took calls and did not answer them, until
- * that is a while ago. */
+static bool is_mute(const struct upstream *u)
+{
+	return u->health.reason != TP_REASON_NONE && u->health.reason != TP_REASON_UPSTREAM_UNREACHABLE;
+}
+
+/* A connection came about, or did not. That alone does not excuse a server that took calls and did not answer them. */
 static void health_connected(struct upstream *u, bool connected, const char *detail)
 {
 	const struct upstream_health *h = &u->health;
-	bool mute = h->reason != TP_REASON_NONE && h->reason != TP_REASON_UPSTREAM_UNREACHABLE;
 
 	if (!connected)
 		health_set(u, TP_REASON_UPSTREAM_UNREACHABLE, detail);
-	else if (!mute || loop_now_ms(u->loop) - h->seen_ms >= MUTE_MS)
+	else if (!is_mute(u) || (!u->ask.target && loop_now_ms(u->loop) - h->seen_ms >= MUTE_MS))
 		health_set(u, TP_REASON_NONE, "connected");
+}
+
+/* One more call waits for a sign of the server, or one less; heard: it gave one. */
+static void count_waits(struct upstream_call *c, bool waits, bool heard)
+{
+	struct upstream *u = c->upstream;
+
+	if (heard || (waits && !u->n_waits))
+		u->silent_since_ms = loop_now_ms(u->loop);
+	if (c->waits != waits)
+		u->n_waits += waits ? 1 : (size_t)-1;
+	c->waits = waits;
 }
 
 static void conn_gone(void *p)
@@ -131,6 +154,7 @@ static void conn_drop(struct upstream_conn *k, bool at_once)
 
 static void call_free(struct upstream_call *c)
 {
+	count_waits(c, false, false);
 	dial_cancel(c->dial);
 	c->dial = NULL;
 	if (c->conn)
@@ -233,6 +257,7 @@ static void on_channel_data(void *user, uint8_t *data, size_t len)
 		return;
 	}
 	k->call->answered = true;
+	count_waits(k->call, false, true);
 	do {
 		struct upstream_call *c = k->call;
 
@@ -269,6 +294,8 @@ static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
 		return 0;
 	if (!k->call->sent_told && k->call->ops->on_sent)
 		k->call->ops->on_sent(k->call->user);
+	if (!k->call->sent_told)
+		count_waits(k->call, true, false);
 	k->call->sent_told = true;
 	n = take(dst, room, &k->call->head, &k->call->head_at);
 	return n + take(dst + n, room - n, &k->call->body, &k->call->body_at);
@@ -533,14 +560,30 @@ void upstream_set_tls(struct upstream *u, struct tls_context *tls)
 		conn_drop(k, false);
 }
 
+/* Nothing but an answer proves that it is well. */
+static bool must_answer(const struct upstream *u)
+{
+	return u->ask.target && (is_mute(u) || (u->n_waits && loop_now_ms(u->loop) - u->silent_since_ms >= SILENT_MS));
+}
+
 void upstream_probe(struct upstream *u)
 {
 	const struct dial_target target = target_of(u);
 
-	if (u->probe || u->probe_channel)
+	if (u->probe || u->probe_channel || u->ask.call)
 		return;
+	if (must_answer(u)) {
+		upstream_ask_start(&u->ask);
+		return;
+	}
 	if (dial_start(u->loop, &target, on_probed, u, &u->probe) < 0)
 		u->probe = NULL;
+}
+
+void upstream_look(struct upstream *u)
+{
+	if (loop_now_ms(u->loop) - u->health.seen_ms >= LOOK_MS)
+		upstream_probe(u);
 }
 
 const struct upstream_health *upstream_health(const struct upstream *u)
@@ -563,12 +606,15 @@ static void on_sweep(evutil_socket_t fd, short what, void *user)
 	CHECK_OBJ(u, UPSTREAM_MAGIC);
 	while ((k = TAILQ_LAST(&u->idle, idle_head)) && now - k->idle_since_ms >= u->cfg.idle_ms)
 		conn_drop(k, false);
+	if (u->ask.target && (must_answer(u) || u->health.reason != TP_REASON_NONE || now - u->health.seen_ms >= PROBE_MS))
+		upstream_probe(u);
 }
 
 int upstream_new(struct loop *l, const struct upstream_config *cfg, struct upstream **ret)
 {
 	const struct timeval period = { SWEEP_MS / 1000, SWEEP_MS % 1000 * 1000 };
 	struct upstream *u = calloc(1, sizeof(*u));
+	int r;
 
 	if (!u)
 		return -ENOMEM;
@@ -579,7 +625,8 @@ int upstream_new(struct loop *l, const struct upstream_config *cfg, struct upstr
 	u->host = cfg->host ? strdup(cfg->host) : NULL;
 	u->unix_path = cfg->unix_path ? strdup(cfg->unix_path) : NULL;
 	u->sweep = event_new(loop_base(l), -1, EV_PERSIST, on_sweep, u);
-	if (!u->sweep || (!u->host && !u->unix_path)) {
+	r = cfg->target ? upstream_ask_init(&u->ask, l, u, cfg->authority, cfg->target, health_set) : 0;
+	if (r < 0 || !u->sweep || (!u->host && !u->unix_path)) {
 		upstream_free(u);
 		return -ENOMEM;
 	}
@@ -595,6 +642,7 @@ struct upstream *upstream_free(struct upstream *u)
 	if (!u)
 		return NULL;
 	CHECK_OBJ(u, UPSTREAM_MAGIC);
+	upstream_ask_done(&u->ask);
 	while ((k = TAILQ_FIRST(&u->idle)))
 		conn_drop(k, false);
 	dial_cancel(u->probe);

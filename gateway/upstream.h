@@ -22,6 +22,8 @@ struct upstream_config {
 	void *allow_user;
 	uint64_t connect_timeout_ms;
 	uint64_t idle_ms; /* how long an unused connection is kept */
+	/* Of the endpoint, for asking whether anything is answered (gateway/upstream_ask.h). NULL: connections must do. */
+	const char *authority, *target;
 	size_t max_idle;
 };
 
@@ -68,7 +70,12 @@ void upstream_call_cancel(struct upstream_call *c);
 /* For new connections; those that are kept are not used any more. */
 void upstream_set_tls(struct upstream *u, struct tls_context *tls);
 
-/* Opens a connection (with TLS, up to the end of the handshake) and closes it: news for upstream_health(). At most one at a time. */
+/* Finds out now what upstream_health() is to say: opens a connection (with TLS, up to the end of the handshake) and closes it. A
+ * server that was silent or broke the protocol, or that has kept a call waiting for five seconds without a word to anybody, is asked
+ * for an answer besides. One at a time. By itself this is done every second while the server is not known to be well, else five
+ * seconds after its last sign of life. */
 void upstream_probe(struct upstream *u);
+/* Somebody wants to know: does that when the last sign of life is a second ago or more. */
+void upstream_look(struct upstream *u);
 const struct upstream_health *upstream_health(const struct upstream *u);
 void upstream_pool(const struct upstream *u, struct upstream_pool *ret);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "base/log_limit.h"
 #include "daemon/health.h"
 #include "daemon/listen.h"
 #include "daemon/notify.h"
@@ -87,6 +87,7 @@ static void stop_now(struct relay_program *p)
 	attach_stop_all(r);
 	front_close_all(r);
 	records_stop(r, "signal");
+	log_limits_done();
 	log_notice("stopped");
 	loop_stop(r->loop);
 }
@@ -137,6 +138,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *user)
 	struct relay *r = user;
 
 	CHECK_OBJ(r, RELAY_MAGIC);
+	log_limits_poll();
 	front_sweep(r);
 	refresh_sweep(&program_of(r)->refresh);
 	notify_status("%zu gateways attached, %zu calls open", attach_count(r), r->calls_open);

@@ -236,7 +236,7 @@ suite_system() {
 	if build build; then
 		junit=$root/build/meson-logs/system.xml
 		rm -f "$junit"
-		timeout -k 30 900 sh tests/system/run.sh build "$junit" </dev/null >"$temp/log" 2>&1 || status=$?
+		timeout -k 30 1800 sh tests/system/run.sh build "$junit" </dev/null >"$temp/log" 2>&1 || status=$?
 		tally junit system "$junit" "$temp/log"
 	else
 		cannot_run system build

@@ -144,7 +144,61 @@ START_TEST(retry_after_is_a_minimum)
 }
 END_TEST
 
+/* One relay's refusal or Retry-After is its own: the next one is dialled soon, and its own waits are kept. */
+START_TEST(each_relay_has_its_own)
+{
+	static const struct {
+		uint64_t not_before_ms[3];
+		size_t n, at;
+		uint32_t chance;
+		size_t next;
+		uint64_t wait_ms;
+	} rows[] = {
+		{ { 5000 }, 1, 0, MOST, 0, 4000 },		    /* there is no other */
+		{ { 0 }, 1, 0, MOST, 0, 0 },
+		{ { 31000, 0 }, 2, 0, MOST, 1, 500 },		    /* refused: the other at most a step later */
+		{ { 31000, 0 }, 2, 0, 0, 1, 0 },
+		{ { 601000, 900 }, 2, 0, MOST / 2, 1, 249 },	    /* Retry-After of ten minutes */
+		{ { 601000, 9000 }, 2, 0, MOST, 1, 8000 },	    /* neither before its time */
+		{ { 9000, 601000 }, 2, 0, MOST, 0, 8000 },	    /* the same again when it is due first */
+		{ { 31000, 41000 }, 2, 1, 0, 0, 30000 },	    /* all refuse: rare */
+		{ { 0, 0, 0 }, 3, 0, 0, 1, 0 },			    /* in turn */
+		{ { 0, 0, 0 }, 3, 1, 0, 2, 0 },
+		{ { 0, 0, 0 }, 3, 2, 0, 0, 0 },
+		{ { 0, 9000, 0 }, 3, 0, 0, 2, 0 },		    /* over the one that is not due */
+		{ { 1001, 2000, 9000 }, 3, 1, MOST, 0, 500 },	    /* due before the others, and not at once */
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct backoff b[3] = { { 0 } };
+		uint64_t wait_ms = 12345;
+
+		for (size_t k = 0; k < rows[i].n; k++)
+			b[k].not_before_ms = rows[i].not_before_ms[k];
+		ck_assert_msg(backoff_next(b, rows[i].n, rows[i].at, 1000, rows[i].chance, &wait_ms) == rows[i].next, "row %zu", i);
+		ck_assert_msg(wait_ms == rows[i].wait_ms, "row %zu: %llu", i, (unsigned long long)wait_ms);
+	}
+}
+END_TEST
+
+START_TEST(the_next_time_is_kept)
+{
+	struct backoff b = { 0 };
+
+	backoff_lost(&b, 1000, MOST, true, 0);
+	ck_assert(b.token_refused);
+	ck_assert_uint_eq(b.not_before_ms, 1000 + BACKOFF_TOKEN_FIRST_MS);
+	backoff_lost(&b, 1000, 0, false, 90);
+	ck_assert(!b.token_refused);
+	ck_assert_uint_eq(b.not_before_ms, 91000);
+	backoff_lost_resumable(&b, 2000, MOST, 0);
+	ck_assert_uint_eq(b.not_before_ms, 2000 + BACKOFF_RESUME_MAX_MS);
+	backoff_reset(&b);
+	ck_assert_uint_eq(b.not_before_ms, 0);
+}
+END_TEST
+
 UNIT_MAIN("backoff", ADD(jitter_is_full) ADD(doubles_up_to_the_ceiling) ADD(only_a_stable_session_resets)
 	  ADD(attaching_again_and_again_is_not_stable) ADD(a_session_to_resume_is_tried_often)
 	  ADD(refused_token_waits_minutes) ADD(a_new_token_starts_anew)
-	  ADD(retry_after_is_a_minimum))
+	  ADD(retry_after_is_a_minimum) ADD(each_relay_has_its_own) ADD(the_next_time_is_kept))

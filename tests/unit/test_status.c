@@ -140,11 +140,36 @@ START_TEST(json_is_valid_whatever_others_said)
 		root = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
 		ck_assert_msg(root, "%s", json);
 		ck_assert(json_is_false(json_object_get(root, "ready")));
-		ck_assert_uint_eq(json_object_size(json_object_get(root, "checks")), 4);
+		ck_assert_uint_eq(json_object_size(json_object_get(root, "checks")), 5);
 		ck_assert_str_eq(json_string_value(json_object_get(root, "version")), MCP_TUNNEL_VERSION);
 		json_decref(root);
 	}
 #endif
+}
+END_TEST
+
+/* Lost, and the relay would let it go on: calls wait. Not when all streams are open already. */
+START_TEST(resuming_and_room)
+{
+	_cleanup_(freep) char *waits = NULL, *full = NULL;
+	char text[256];
+	bool ready;
+
+	session.state = SESSION_DIALLING;
+	session.failure = SESSION_LOST;
+	snprintf(session.detail, sizeof(session.detail), "reset by peer");
+	st.resuming = true;
+	waits = ready_json(&ready);
+	ck_assert(ready);
+	ck_assert(has(waits, "\"session\":{\"ok\":true,\"reason\":\"resuming\",\"detail\":\"reset by peer\",\"age_s\":4.5}"));
+	status_line(&st, text, sizeof(text));
+	ck_assert_str_eq(text, "Ready: resuming, calls wait: reset by peer");
+	st.streams = st.max_streams = 7;
+	full = ready_json(&ready);
+	ck_assert(!ready);
+	ck_assert(has(full, "\"room\":{\"ok\":false,\"reason\":\"max-streams\",\"detail\":\"7 of 7 streams are open\""));
+	status_line(&st, text, sizeof(text));
+	ck_assert_str_eq(text, "Not ready: all 7 streams are open (--max-streams)");
 }
 END_TEST
 
@@ -262,6 +287,7 @@ START_TEST(metrics_say_what_is)
 	ck_assert(has(text, "\nmcp_tunnel_gateway_session_lost_total{reason=\"connection-lost\"} 4\n"));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_session_lost_total{reason=\"relay-stopped\"} 0\n"));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_session_attempts_failed_total{reason=\"token-refused\"} 6\n"));
+	ck_assert(has(text, "\nmcp_tunnel_gateway_session_lost_total{reason=\"token-revoked\"} 0\n"));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_session_replayed_bytes_total 777\n"));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_connections 9\n"));
 	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_connections_idle 3\n"));
@@ -343,7 +369,7 @@ START_TEST(line)
 	upstream.reason = TP_REASON_NONE;
 	ck_assert(status_is_ready(&st));
 	status_line(&st, text, sizeof(text));
-	ck_assert_str_eq(text, "Ready: attached, MCP server http://127.0.0.1:9000/mcp reachable");
+	ck_assert_str_eq(text, "Ready: attached, MCP server http://127.0.0.1:9000/mcp reachable; calls have no record: no space");
 	session.state = SESSION_DIALLING;
 	status_line(&st, text, sizeof(text));
 	ck_assert_str_eq(text, "Not ready: dialling");
@@ -363,5 +389,5 @@ END_TEST
 #define FIXTURE tcase_add_checked_fixture(tc, setup, NULL);
 
 UNIT_MAIN("status", FIXTURE ADD(ready_means_all_of_it) ADD(only_attached_is_attached) ADD(every_check_names_its_reason)
-	  ADD(upstream_not_tried_yet) ADD(json_is_valid_whatever_others_said) ADD(metrics_parse) ADD(metrics_say_what_is)
+	  ADD(upstream_not_tried_yet) ADD(json_is_valid_whatever_others_said) ADD(resuming_and_room) ADD(metrics_parse) ADD(metrics_say_what_is)
 	  ADD(every_reason_has_its_counter) ADD(metrics_that_do_not_fit_are_an_error) ADD(line))
