@@ -134,7 +134,7 @@ static int listener_start(struct listener *ln)
 
 static int bind_tcp(struct listener *ln, const struct addrinfo *ai)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = { 0 };
 	socklen_t len = sizeof(sa);
 	int one = 1;
 
@@ -146,6 +146,7 @@ static int bind_tcp(struct listener *ln, const struct addrinfo *ai)
 		return -errno;
 	ln->tcp = true;
 	/* At the same place in both families. */
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname() has written it. */
 	ln->port = ntohs(((struct sockaddr_in *)(void *)&sa)->sin_port);
 	return listener_start(ln);
 }

@@ -529,7 +529,9 @@ void mcp_scan_message(const struct mcp_scan *s, size_t index, struct mcp_view *r
 
 struct span mcp_scan_id(const struct mcp_scan *s)
 {
-	return s->batch ? (struct span){ 0 } : text_of(s, &s->message, ID);
+	const struct span none = { NULL, 0 };
+
+	return s->batch ? none : text_of(s, &s->message, ID);
 }
 
 bool mcp_text_ok(struct span s)

@@ -154,7 +154,7 @@ static const char *check_agent(const struct relay *r, const struct request *q)
 static const char *local_name(struct front *f)
 {
 	static const char mapped[] = "::ffff:";
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = { 0 };
 	socklen_t len = sizeof(ss);
 
 	if (f->local[0])
