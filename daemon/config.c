@@ -350,7 +350,7 @@ static bool take_section(struct reading *rd, const char *section, const char *ke
 {
 	struct config *c = rd->c;
 	const char *kind = c->spec->kind;
-	struct config_section *in;
+	struct config_section *in = NULL;
 	char why[300], unfit[200];
 	int r;
 

@@ -415,6 +415,8 @@ static int request_new(struct exchange *e, const struct tp_event *ev)
 	struct exchange_request *q = calloc(1, sizeof(*q));
 	int r;
 
+	/* policy_check_head() has refused what has none. */
+	assert(e->route);
 	if (!q)
 		return -ENOMEM;
 	e->request = q;

@@ -91,12 +91,15 @@ static void attached_end(struct attached *a, uint32_t reason, uint32_t why, cons
 	attached_free(a);
 }
 
+/* Fields of a line. */
+#define WHO(a) LOG_FIELDS({ "MCP_TUNNEL_ID", (a)->tunnel_id }, { "MCP_TUNNEL_SESSION", (a)->session })
+
 static void on_grace_over(evutil_socket_t fd, short what, void *user)
 {
 	struct attached *a = user;
 
 	CHECK_OBJ(a, ATTACHED_MAGIC);
-	log_crowd(LOG_LEVEL_WARNING, NULL, 0, "tunnel %s: session %.8s did not come back in %.0f s; %zu calls end with session-lost",
+	log_crowd(LOG_LEVEL_WARNING, WHO(a), "tunnel %s: session %.8s did not come back in %.0f s; %zu calls end with session-lost",
 		  a->tunnel_id, a->session, (double)a->grace_ms / 1000, tp_conn_streams(transport_conn(a->transport)));
 	attached_end(a, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "its gateway did not come back in time");
 }
@@ -150,7 +153,7 @@ static bool resumed(struct attached *fresh, const struct tp_event *ev)
 		keep_words(a, ev);
 	}
 	if (r != 0) {
-		log_crowd(LOG_LEVEL_WARNING, NULL, 0, "tunnel %s: session %.8s cannot go on where it was; starting anew", a->tunnel_id, a->session);
+		log_crowd(LOG_LEVEL_WARNING, WHO(a), "tunnel %s: session %.8s cannot go on where it was; starting anew", a->tunnel_id, a->session);
 		attached_end(a, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "it could not go on where it was");
 	}
 	/* Out of memory half-way: the connection cannot be used for anything else. */
@@ -169,7 +172,7 @@ static void end_replaced(const struct attached *fresh, const struct tp_event *ev
 	a = find_session(fresh->relay, fresh, ev->replaces);
 	if (!a)
 		return;
-	log_crowd(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_TUNNEL_SESSION", a->session }),
+	log_crowd(LOG_LEVEL_WARNING, WHO(a),
 		   "tunnel %s: session %.8s is over: its gateway ended without a word, and the next one is here; %zu calls end with session-lost",
 		   a->tunnel_id, a->session, tp_conn_streams(transport_conn(a->transport)));
 	transport_close(a->transport, TP_REASON_SESSION_LOST, "another process takes this one's place");
@@ -184,13 +187,13 @@ static void on_hello(struct attached *a, const struct tp_event *ev)
 	if (resumed(a, ev))
 		return;
 	if (random_bytes(id, sizeof(id)) < 0 || tp_conn_welcome(transport_conn(a->transport), id, loop_now_ms(a->relay->loop)) < 0) {
-		log_crowd(LOG_LEVEL_ERROR, NULL, 0, "tunnel %s: out of memory or entropy: a gateway could not attach", a->tunnel_id);
+		log_crowd(LOG_LEVEL_ERROR, WHO(a), "tunnel %s: out of memory or entropy: a gateway could not attach", a->tunnel_id);
 		attached_free(a);
 		return;
 	}
 	hex_encode(id, sizeof(id), a->session);
 	keep_words(a, ev);
-	log_crowd(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_TUNNEL_ID", a->tunnel_id }, { "MCP_TUNNEL_SESSION", a->session }),
+	log_crowd(LOG_LEVEL_NOTICE, WHO(a),
 		   "tunnel %s: gateway %.*s attached from %s (region %.*s), session %.8s", a->tunnel_id,
 		   (int)MIN(ev->version.len, (size_t)64), ev->version.p, transport_peer(a->transport),
 		   (int)MIN(ev->region.len, (size_t)64), ev->region.p ? ev->region.p : "", a->session);
@@ -247,13 +250,13 @@ static void on_attached(struct attached *a, const struct tp_event *ev)
 		waited = hold_attached(a->relay->hold, a->tunnel_id);
 	}
 	if (ev->resumed)
-		log_crowd(LOG_LEVEL_NOTICE, NULL, 0,
+		log_crowd(LOG_LEVEL_NOTICE, WHO(a),
 			  "tunnel %s: session %.8s resumed %s from %s: %zu calls and %zu new ones had waited, %llu frames (%llu bytes) "
 			  "sent again",
 			  a->tunnel_id, a->session, when_lost(a, when, sizeof(when)), transport_peer(a->transport), open, waited,
 			   (unsigned long long)ev->replayed_frames, (unsigned long long)ev->replayed_bytes);
 	else if (waited)
-		log_crowd(LOG_LEVEL_NOTICE, NULL, 0, "tunnel %s: %zu calls had waited for a gateway", a->tunnel_id, waited);
+		log_crowd(LOG_LEVEL_NOTICE, WHO(a), "tunnel %s: %zu calls had waited for a gateway", a->tunnel_id, waited);
 	a->lost_ms = 0;
 }
 
@@ -271,7 +274,7 @@ static void on_event(void *user, struct tp_event *ev)
 		break;
 	case TP_EV_GOAWAY:
 		a->going_away = true;
-		log_crowd(LOG_LEVEL_NOTICE, NULL, 0, "tunnel %s: session %.8s takes no new calls (%s), %zu open", a->tunnel_id, a->session,
+		log_crowd(LOG_LEVEL_NOTICE, WHO(a), "tunnel %s: session %.8s takes no new calls (%s), %zu open", a->tunnel_id, a->session,
 			  tp_reason_name(ev->reason), tp_conn_streams(transport_conn(a->transport)));
 		break;
 	case TP_EV_NOTE:
@@ -309,7 +312,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 	a->up = false;
 	if (!a->session[0]) {
 		/* One that was to carry on with a session: the line about its loss has been written. */
-		log_crowd(session_waits(a->relay, a->tunnel_id) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, NULL, 0,
+		log_crowd(session_waits(a->relay, a->tunnel_id) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, WHO(a),
 			  "tunnel %s: a connection ended before its session began (%s): %s", a->tunnel_id, tp_reason_name(reason), detail);
 		attached_free(a);
 		return;
@@ -324,7 +327,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 	a->relay->counters.sessions_lost[MIN(reason, (uint32_t)ARRAY_LEN(a->relay->counters.sessions_lost) - 1)]++;
 	a->lost_ms = loop_now_ms(a->relay->loop);
 	event_add(a->grace, &tv);
-	log_crowd(LOG_LEVEL_WARNING, NULL, 0, "tunnel %s: session %.8s lost its connection (%s%s%s); %zu calls wait up to %.0f s",
+	log_crowd(LOG_LEVEL_WARNING, WHO(a), "tunnel %s: session %.8s lost its connection (%s%s%s); %zu calls wait up to %.0f s",
 		  a->tunnel_id, a->session, reason == TP_REASON_NONE ? "" : tp_reason_name(reason), reason == TP_REASON_NONE ? "" : ": ", detail, open,
 		    (double)grace_ms / 1000);
 }

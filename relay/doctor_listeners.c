@@ -52,7 +52,7 @@ static void tell_stranger(struct walk *w, const char *what)
 static void ask(struct walk *w, struct probe *p, const char *tls_word)
 {
 	char detail[PROBE_DETAIL_MAX] = "", what[64];
-	const struct http1_head *head;
+	const struct http1_head *head = NULL;
 	enum channel_end end;
 	struct buf request;
 	int r;
@@ -65,7 +65,7 @@ static void ask(struct walk *w, struct probe *p, const char *tls_word)
 	if (r < 0) {
 		tell_stranger(w, detail);
 	} else if (!is_relay(probe_body(p))) {
-		snprintf(what, sizeof(what), "it answers HTTP %u", head->status);
+		snprintf(what, sizeof(what), "it answers HTTP %u", head ? head->status : 0U);
 		tell_stranger(w, what);
 	} else {
 		doctor_ok(w->d, "%s, held by a relay that runs and answers%s", w->name, tls_word);

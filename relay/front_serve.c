@@ -121,7 +121,7 @@ static void begin_upgrade(struct front *f, const struct request *q)
 	if (!tunnel || !span_is(http1_field_get(h, "Mcp-Tunnel", NULL), tunnel)) {
 		channel_peer(f->channel, peer, sizeof(peer));
 		f->relay->counters.gateway_refused++;
-		log_few(LOG_LEVEL_WARNING, NULL, 0, "a gateway at %s gave a token that is not valid", peer);
+		log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_PEER", peer }), "a gateway at %s gave a token that is not valid", peer);
 		records_auth_failure(f->relay, known_tunnel(f->relay, http1_field_get(h, "Mcp-Tunnel", NULL)), peer,
 				     "a gateway gave a token that is not valid");
 		f->close_after = true;

@@ -168,11 +168,13 @@ static int by_hash_and_tunnel(const void *a, const void *b)
 static int index_keys(struct reg_data *d, const char *dir, char *err, size_t err_size)
 {
 	free(d->by_hash);
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers. */
 	d->by_hash = calloc(d->n_agents + 1, sizeof(const struct reg_agent *));
 	if (!d->by_hash)
 		return fail(err, err_size, -ENOMEM, dir, "agents", "index");
 	for (size_t i = 0; i < d->n_agents; i++)
 		d->by_hash[i] = &d->agents[i];
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): likewise. */
 	qsort(d->by_hash, d->n_agents, sizeof(*d->by_hash), by_hash_and_tunnel);
 	return 0;
 }
@@ -184,6 +186,7 @@ const struct reg_agent *reg_data_find_key(const struct reg_data *d, struct span 
 
 	snprintf(key.tunnel, sizeof(key.tunnel), "%.*s", SPAN_FMT(tunnel));
 	memcpy(key.hash, hash, sizeof(key.hash));
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): likewise. */
 	found = d->n_agents ? bsearch(&at, d->by_hash, d->n_agents, sizeof(*d->by_hash), by_hash_and_tunnel) : NULL;
 	return found ? *found : NULL;
 }
