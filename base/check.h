@@ -23,12 +23,14 @@
 
 /* _cleanup_(f) T *x = NULL; calls f(&x) when x goes out of scope. steal_ptr(&x) moves it out. */
 #define _cleanup_(f) __attribute__((cleanup(f)))
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type takes none. */
 #define DEFINE_CLEANUP(type, free_fn)                                                                                  \
 	static inline void free_fn##p(type *p)                                                                        \
 	{                                                                                                              \
 		if (*p)                                                                                                \
 			free_fn(*p);                                                                                   \
 	}
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static inline void freep(void *p)
 {

@@ -302,6 +302,7 @@ static const char *status_of(const struct audit_ending *e)
 		return "upstream_unreachable";
 	case TP_REASON_CANCELLED:
 	case TP_REASON_KEY_REVOKED:
+	case TP_REASON_NOT_READ:
 		return "cancelled";
 	case TP_REASON_SESSION_LOST:
 	case TP_REASON_KEEPALIVE:

@@ -7,13 +7,16 @@
 #include "daemon/audit_watch.h"
 #include "daemon/sigbus.h"
 
+enum { FIND_EXTRA_US = 1000 * 1000 };
+
 /* Of the thread and of whoever waits for it; the last of them frees it. */
 struct search {
 	pthread_mutex_t mutex;
 	pthread_cond_t over;
 	unsigned refs;
 	bool done;
-	char identifier[256];
+	char identifier[256]; /* or a nonce */
+	bool find;
 	char directory[4096];
 	uint64_t until_us;
 	int result;
@@ -39,7 +42,10 @@ static void *search_thread(void *arg)
 	int r;
 
 	sigbus_thread_enter();
-	r = audit_read_last(s->identifier, s->directory[0] ? s->directory : NULL, s->until_us, &head);
+	if (s->find)
+		r = audit_read_find(s->identifier, s->directory[0] ? s->directory : NULL, s->until_us);
+	else
+		r = audit_read_last(s->identifier, s->directory[0] ? s->directory : NULL, s->until_us, &head);
 	if (sigbus_thread_leave())
 		r = -EIO;
 	pthread_mutex_lock(&s->mutex);
@@ -88,15 +94,11 @@ static struct search *search_new(const char *identifier, const char *directory, 
 	return s;
 }
 
-int audit_watch_last(const char *identifier, const char *directory, unsigned max_ms, struct audit_watch_head *ret)
+static int search_run(struct search *s, uint64_t wait_us, struct audit_watch_head *ret)
 {
-	const uint64_t until_us = clock_now_us() + 1000 * (uint64_t)max_ms;
-	const struct timespec until = { (time_t)(until_us / 1000000), (long)(until_us % 1000000 * 1000) };
-	struct search *s = search_new(identifier, directory, until_us);
+	const struct timespec until = { (time_t)(wait_us / 1000000), (long)(wait_us % 1000000 * 1000) };
 	int r, waited = 0;
 
-	if (!s)
-		return -ENOMEM;
 	pthread_mutex_lock(&s->mutex);
 	r = search_start(s);
 	while (r == 0 && !s->done && waited == 0)
@@ -107,4 +109,30 @@ int audit_watch_last(const char *identifier, const char *directory, unsigned max
 		*ret = s->head;
 	search_unref(s);
 	return r;
+}
+
+int audit_watch_last(const char *identifier, const char *directory, unsigned max_ms, struct audit_watch_head *ret)
+{
+	const uint64_t until_us = clock_now_us() + 1000 * (uint64_t)max_ms;
+	struct search *s = search_new(identifier, directory, until_us);
+
+	return s ? search_run(s, until_us, ret) : -ENOMEM;
+}
+
+int audit_watch_find(const char *nonce, bool on_disk, unsigned max_ms)
+{
+	const uint64_t until_us = clock_now_us() + 1000 * (uint64_t)max_ms;
+	struct audit_watch_head head;
+	char directory[128];
+	struct search *s;
+	int r = on_disk ? audit_read_disk(directory, sizeof(directory)) : 0;
+
+	if (r < 0)
+		return r;
+	s = search_new(nonce, on_disk ? directory : NULL, until_us);
+	if (!s)
+		return -ENOMEM;
+	s->find = true;
+	/* Its own last look comes at the end of the time. */
+	return search_run(s, until_us + FIND_EXTRA_US, &head);
 }

@@ -15,6 +15,7 @@
 enum {
 	LOOK_EVERY = 64, /* records between two looks at the clock */
 	OTHERS_MAX = 1000, /* records of others that are passed over */
+	FIND_PAUSE_US = 50 * 1000,
 };
 
 static void close_journal(sd_journal **j)
@@ -309,4 +310,36 @@ int audit_read_last(const char *identifier, const char *directory, uint64_t unti
 	if (r >= 0)
 		r = find_last(j, service, until_us, ret);
 	return r == -ENOENT && audit_read_denied(directory) ? -EACCES : r;
+}
+
+/* ---- One record ---- */
+
+static int look_for(const char *nonce, const char *directory)
+{
+	_cleanup_(close_journal) sd_journal *j = NULL;
+	int r = open_journal(directory, &j);
+
+	if (r >= 0)
+		r = add_match(j, "MCP_NONCE", nonce);
+	if (r >= 0)
+		r = sd_journal_seek_head(j);
+	return r < 0 ? r : sd_journal_next(j);
+}
+
+int audit_read_find(const char *nonce, const char *directory, uint64_t until_us)
+{
+	int r;
+
+	for (;;) {
+		/* Anew each time: the file that holds it may be new. */
+		r = look_for(nonce, directory);
+		if (r > 0)
+			return 0;
+		if (clock_now_us() >= until_us)
+			break;
+		usleep(FIND_PAUSE_US);
+	}
+	if (r < 0 && r != -ENOENT)
+		return r;
+	return audit_read_denied(directory) ? -EACCES : -ENOENT;
 }

@@ -43,5 +43,8 @@ bool audit_read_denied(const char *directory);
 /* Where journald keeps what outlasts a reboot. -errno of the machine id. */
 int audit_read_disk(char *dst, size_t size);
 
+/* What audit_watch_find() asks for; the same. */
+int audit_read_find(const char *nonce, const char *directory, uint64_t until_us);
+
 /* What audit_watch_last() asks for; waits as long as the disk does. */
 int audit_read_last(const char *identifier, const char *directory, uint64_t until_us, struct audit_watch_head *ret);

@@ -170,6 +170,7 @@ static void add_copy(struct audit_record *r, const char *name, const char *p, si
 	char *at = r->text + r->n_text;
 
 	assert(AUDIT_TEXT_BYTES - r->n_text >= n);
+	/* cppcheck-suppress uninitvar ; the callers write the text in the argument behind it. */
 	memcpy(at, p, n);
 	r->n_text += n;
 	audit_record_add(r, name, span_make(at, n));

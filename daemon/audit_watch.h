@@ -77,3 +77,7 @@ struct audit_watch_head {
  * Reads on a thread of its own and waits max_ms for it at most: for the start, not for a running loop. directory: as
  * above. -ENOENT: none; -EACCES: the journal may not be read; -ETIMEDOUT; others of reading. */
 int audit_watch_last(const char *identifier, const char *directory, unsigned max_ms, struct audit_watch_head *ret);
+
+/* Whether a record with that MCP_NONCE is in the journal, or gets there before the time is over; on_disk: in a file that outlasts a
+ * reboot. -ENOENT: not so; others as audit_watch_last(). */
+int audit_watch_find(const char *nonce, bool on_disk, unsigned max_ms);

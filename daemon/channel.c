@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/channel_private.h"
+#include "daemon/tls.h"
 
 static void channel_free(void *p)
 {
@@ -38,6 +39,8 @@ void channel_destroy(struct channel *c, bool reset)
 		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 	close(c->fd);
 	c->fd = -1;
+	if (c->on_gone)
+		c->on_gone(c->gone_user);
 	loop_free_later(c->loop, channel_free, c);
 }
 
@@ -288,6 +291,14 @@ void channel_set_ops(struct channel *c, const struct channel_ops *ops, void *use
 	c->user = user;
 }
 
+void channel_when_gone(struct channel *c, void (*on_gone)(void *user), void *user)
+{
+	CHECK_OBJ(c, CHANNEL_MAGIC);
+	assert(c->state != CHANNEL_CLOSED);
+	c->on_gone = on_gone;
+	c->gone_user = user;
+}
+
 void channel_pause(struct channel *c, bool paused)
 {
 	CHECK_OBJ(c, CHANNEL_MAGIC);
@@ -304,6 +315,12 @@ void channel_abort(struct channel *c, bool reset)
 {
 	CHECK_OBJ(c, CHANNEL_MAGIC);
 	channel_destroy(c, reset);
+}
+
+bool channel_tls_peer(const struct channel *c, struct tls_peer *ret)
+{
+	CHECK_OBJ(c, CHANNEL_MAGIC);
+	return c->state == CHANNEL_OPEN && c->pump.ssl && tls_session_peer(c->pump.ssl, ret);
 }
 
 bool channel_is_open(const struct channel *c)

@@ -24,6 +24,7 @@
 
 struct channel;
 struct tls_context;
+struct tls_peer;
 
 enum channel_end {
 	CHANNEL_EOF,        /* the peer closed in order (FIN; with TLS, close_notify) */
@@ -65,6 +66,9 @@ void channel_set_ops(struct channel *c, const struct channel_ops *ops, void *use
 void channel_want_write(struct channel *c);
 void channel_pause(struct channel *c, bool paused);
 
+/* The last of all calls: the descriptor has been closed, also where nobody owned the channel any more. For counting what is open. */
+void channel_when_gone(struct channel *c, void (*on_gone)(void *user), void *user);
+
 /* In order. Before it returns, everything that on_pull still gives is taken (until it returns 0; called from inside on_pull: what that
  * call returns is the last); then the owner is never called again and may go away. What was taken is sent, then
  * close_notify and FIN, and the peer's end is waited for (input is discarded, so that no reset overtakes the last bytes), all for at most linger_ms.
@@ -73,6 +77,9 @@ enum { CHANNEL_CLOSE_BYTES = 1024 * 1024 };
 void channel_close(struct channel *c, uint64_t linger_ms);
 /* At once. With `reset` the peer sees RST (so that a cut body never looks complete). */
 void channel_abort(struct channel *c, bool reset);
+
+/* What the peer of an open channel showed; false without TLS. */
+bool channel_tls_peer(const struct channel *c, struct tls_peer *ret);
 
 bool channel_is_open(const struct channel *c);
 int channel_fd(const struct channel *c);

@@ -42,6 +42,8 @@ struct channel {
 	struct loop *loop;
 	const struct channel_ops *ops;
 	void *user;
+	void (*on_gone)(void *user); /* or NULL */
+	void *gone_user;
 	struct event io;
 	struct event write; /* only beside WATCH_READ or WATCH_NOTHING, while connecting or blocked */
 	struct event timer; /* open timeout, then linger */

@@ -18,14 +18,26 @@ struct config {
 	const struct config_spec *spec;
 	void *target;
 	const char *file; /* NULL: none */
-	struct source sources[CONFIG_OPTIONS_MAX];
+	const struct config_section *in; /* NULL: the main section */
+	struct source sources[1 + CONFIG_SECTIONS_MAX][CONFIG_OPTIONS_MAX]; /* the main section first */
 	char *err;
 	size_t err_size;
 };
 
-static void *field_of(const struct config_option *o, void *target)
+static struct config_sections *sections_of(const struct config_spec *spec, void *target)
 {
-	return (char *)target + o->offset;
+	return spec->kind ? (struct config_sections *)(void *)((char *)target + spec->sections_offset) : NULL;
+}
+
+void *config_field(const struct config_spec *spec, const struct config_option *o, void *target, const struct config_section *in)
+{
+	return in ? (char *)in->target + (o->offset - spec->each_offset) : (char *)target + o->offset;
+}
+
+/* In the section that is looked at. */
+static void *field_of(const struct config *c, const struct config_option *o)
+{
+	return config_field(c->spec, o, c->target, c->in);
 }
 
 static const struct config_option *find_option(const struct config_spec *spec, struct span name)
@@ -38,7 +50,9 @@ static const struct config_option *find_option(const struct config_spec *spec, s
 
 static struct source *source_of(const struct config *c, const struct config_option *o)
 {
-	return (struct source *)&c->sources[o - c->spec->options];
+	size_t at = c->in ? 1 + (size_t)(c->in - sections_of(c->spec, c->target)->items) : 0;
+
+	return (struct source *)&c->sources[at][o - c->spec->options];
 }
 
 /* --- errors --- */
@@ -46,7 +60,7 @@ static struct source *source_of(const struct config *c, const struct config_opti
 /* Where the query of a URL begins; the end of the text where there is none. */
 static const char *query_of(const char *value)
 {
-	bool is_url = strstr(value, "://") || strncmp(value, "unix:", 5) == 0;
+	bool is_url = strstr(value, "://") || strstr(value, "unix:/");
 
 	return value + (is_url ? strcspn(value, "?") : strlen(value));
 }
@@ -82,6 +96,8 @@ static int fail_at(struct config *c, const struct source *src, const char *name,
 
 	if (src->from == FROM_FILE)
 		snprintf(where, sizeof(where), "%.200s:%u: %s", c->file, src->line, name);
+	else if (c->in)
+		snprintf(where, sizeof(where), "[%s %s] %s", c->spec->kind, c->in->name, name);
 	else
 		snprintf(where, sizeof(where), "--%s", name);
 	if (value)
@@ -94,7 +110,7 @@ static int fail_at(struct config *c, const struct source *src, const char *name,
 static struct source item_source(const struct config *c, const struct config_option *o, const char *value)
 {
 	struct source src = *source_of(c, o);
-	const struct config_list *list = field_of(o, c->target);
+	const struct config_list *list = field_of(c, o);
 
 	for (size_t i = 0; o->type == CONFIG_LIST && i < list->n; i++)
 		if (list->items[i].text == value)
@@ -134,6 +150,20 @@ bool config_is_set(const struct config *c, const char *name)
 	return source_of(c, find_option(c->spec, span_of(name)))->from != FROM_DEFAULT;
 }
 
+void config_unset(struct config *c, const char *name)
+{
+	*source_of(c, find_option(c->spec, span_of(name))) = (struct source){ .from = FROM_DEFAULT };
+}
+
+int config_missing(struct config *c, const char *name)
+{
+	const struct config_option *o = find_option(c->spec, span_of(name));
+
+	snprintf(c->err, c->err_size, "--%s %s is missing; it must be given as an option or as %s = %s in %s", o->name, o->arg,
+		 o->name, o->arg, c->file ? c->file : "a file named by --config");
+	return -EINVAL;
+}
+
 static int fail_value(struct config *c, const struct config_option *o, const struct source *src, const char *value,
 		      const char *detail)
 {
@@ -153,6 +183,50 @@ static int fail_memory(struct config *c)
 	return -ENOMEM;
 }
 
+/* --- sections --- */
+
+void config_enter(struct config *c, const struct config_section *section)
+{
+	c->in = section;
+}
+
+/* -EINVAL: why says what is wrong with it. */
+static int section_get(struct config *c, struct span name, char *why, size_t size, struct config_section **ret)
+{
+	struct config_sections *all = sections_of(c->spec, c->target);
+	struct config_section made = { NULL };
+
+	for (size_t i = 0; i < all->n; i++)
+		if (span_is(name, all->items[i].name)) {
+			*ret = &all->items[i];
+			return 0;
+		}
+	if (!c->spec->name_ok(name))
+		snprintf(why, size, "the name is not allowed; give %s", c->spec->name_rule);
+	else if (all->n == CONFIG_SECTIONS_MAX)
+		snprintf(why, size, "it is one %s too many; at most %d are allowed", c->spec->kind, CONFIG_SECTIONS_MAX);
+	if (!c->spec->name_ok(name) || all->n == CONFIG_SECTIONS_MAX)
+		return -EINVAL;
+	made.name = span_dup(name);
+	made.target = calloc(1, c->spec->each_size);
+	if (!made.name || !made.target) {
+		free(made.name);
+		free(made.target);
+		return fail_memory(c);
+	}
+	all->items[all->n] = made;
+	*ret = &all->items[all->n++];
+	return 0;
+}
+
+int config_section_get(struct config *c, struct span name, const char *option, const char *text, struct config_section **ret)
+{
+	char why[300];
+	int r = section_get(c, name, why, sizeof(why), ret);
+
+	return r == -EINVAL ? config_fail(c, option, text, "cannot be used: %s", why) : r;
+}
+
 /* --- options --- */
 
 static int set_option(struct config *c, const struct config_option *o, struct source src, const char *value)
@@ -166,7 +240,7 @@ static int set_option(struct config *c, const struct config_option *o, struct so
 		return 0;
 	if (old->from == src.from && src.from != FROM_DEFAULT && o->type != CONFIG_LIST)
 		return fail_at(c, &src, o->name, value, "is given a second time; it can be given only once");
-	r = config_value_set(o, src.line, value, field_of(o, c->target), &why);
+	r = config_value_set(o, src.line, value, field_of(c, o), &why);
 	if (r == -ENOMEM)
 		return fail_memory(c);
 	if (r == -E2BIG) {
@@ -253,6 +327,9 @@ static int take_flags(struct config *c, int argc, char **argv)
 
 /* --- file --- */
 
+/* What libinih keeps of a section's name. */
+enum { SECTION_TEXT_MAX = 48 };
+
 struct reading {
 	struct config *c;
 	FILE *f;
@@ -266,6 +343,47 @@ static void fail_line(struct reading *rd, const char *why)
 		return;
 	snprintf(rd->c->err, rd->c->err_size, "%.200s:%u: %s", rd->c->file, rd->line, why);
 	rd->result = -EINVAL;
+}
+
+/* Enters it. False: fail_line() has said why not. */
+static bool take_section(struct reading *rd, const char *section, const char *key)
+{
+	struct config *c = rd->c;
+	const char *kind = c->spec->kind;
+	struct config_section *in = NULL;
+	char why[300], unfit[200];
+	int r;
+
+	c->in = NULL;
+	if (!*section || strcmp(section, c->spec->section) == 0)
+		return true;
+	if (!kind || strncmp(section, kind, strlen(kind)) != 0 || section[strlen(kind)] != ' ') {
+		snprintf(why, sizeof(why), "%.60s%sit is in the unknown section [%.60s]; only [%s]%s%s%s read", key, *key ? ": " : "",
+			 section, c->spec->section, kind ? " and [" : " is", kind ? kind : "", kind ? " NAME] are" : "");
+		fail_line(rd, why);
+		return false;
+	}
+	r = section_get(c, span_of(section + strlen(kind) + 1), unfit, sizeof(unfit), &in);
+	if (r == -EINVAL) {
+		snprintf(why, sizeof(why), "[%.60s]: %s", section, unfit);
+		fail_line(rd, why);
+	}
+	rd->result = r;
+	c->in = in;
+	return r == 0;
+}
+
+/* A section that is there without a key: libinih does not tell of it. */
+static void take_header(struct reading *rd, const char *line)
+{
+	const char *kind = rd->c->spec->kind, *end = strchr(line, ']');
+	char section[SECTION_TEXT_MAX + 1];
+
+	if (!kind || !end || end - line - 1 > SECTION_TEXT_MAX || strncmp(line + 1, kind, strlen(kind)) != 0)
+		return;
+	snprintf(section, sizeof(section), "%.*s", (int)(end - line - 1), line + 1);
+	(void)take_section(rd, section, "");
+	rd->c->in = NULL;
 }
 
 /* libinih takes the rest of an over-long line for a new one, and an indented line for more of the one before. Neither
@@ -283,6 +401,14 @@ static char *read_line(char *buf, int size, void *user)
 	whole = strchr(buf, '\n') || feof(rd->f);
 	lead = strspn(buf, " \t");
 	memmove(buf, buf + lead, strlen(buf + lead) + 1);
+	if (buf[0] == '[' && strcspn(buf + 1, "]") > SECTION_TEXT_MAX) {
+		fail_line(rd, "the name of the section is too long");
+		return NULL;
+	}
+	if (buf[0] == '[')
+		take_header(rd, buf);
+	if (rd->result < 0)
+		return NULL;
 	if (whole)
 		return buf;
 	do
@@ -302,25 +428,26 @@ static int take_key(void *user, const char *section, const char *key, const char
 	struct source src = { .from = FROM_FILE, .line = rd->line };
 	char why[300];
 
-	if (rd->result < 0)
+	if (rd->result < 0 || !take_section(rd, section, key))
 		return 0;
-	if (*section && strcmp(section, c->spec->section) != 0) {
-		snprintf(why, sizeof(why), "%.60s: it is in the unknown section [%.60s]; only [%s] is read", key,
-			 section, c->spec->section);
-		fail_line(rd, why);
-	} else if (!o || o->flags & CONFIG_NO_FILE) {
+	if (!o || o->flags & CONFIG_NO_FILE) {
 		snprintf(why, sizeof(why), "%.60s: %s; keys are the names of the options that %s --help lists", key,
 			 o ? "it is only for the command line" : "unknown key", c->spec->program);
+		fail_line(rd, why);
+	} else if (c->in && !(o->flags & CONFIG_EACH)) {
+		snprintf(why, sizeof(why), "%.60s: no [%s NAME] has this key; it belongs into [%s]", key, c->spec->kind,
+			 c->spec->section);
 		fail_line(rd, why);
 	} else {
 		rd->result = set_option(c, o, src, value);
 	}
+	c->in = NULL;
 	return rd->result == 0;
 }
 
 static int take_file(struct config *c)
 {
-	char *given = *(char **)(void *)((char *)c->target + c->spec->file_offset);
+	char **field = (char **)(void *)((char *)c->target + c->spec->file_offset), *given = *field;
 	struct reading rd = { .c = c };
 	int bad_line;
 
@@ -334,6 +461,10 @@ static int take_file(struct config *c)
 		snprintf(c->err, c->err_size, "%s%.300s: cannot open the configuration file: %s",
 			 given ? "--config: " : "", c->file, strerror(errno));
 		return -EINVAL;
+	}
+	if (!given && !(*field = strdup(c->file))) {
+		fclose(rd.f);
+		return fail_memory(c);
 	}
 	bad_line = ini_parse_stream(read_line, &rd, take_key, &rd);
 	if (ferror(rd.f))
@@ -354,7 +485,7 @@ static int take_defaults(struct config *c)
 		const struct config_option *o = &c->spec->options[i];
 		int r;
 
-		if (!o->name || !o->value || c->sources[i].from != FROM_DEFAULT)
+		if (!o->name || !o->value || c->sources[0][i].from != FROM_DEFAULT)
 			continue;
 		r = set_option(c, o, (struct source){ .from = FROM_DEFAULT }, o->value);
 		if (r < 0)
@@ -368,11 +499,8 @@ static int check_required(struct config *c)
 	for (size_t i = 0; i < c->spec->n_options; i++) {
 		const struct config_option *o = &c->spec->options[i];
 
-		if (!(o->flags & CONFIG_REQUIRED) || c->sources[i].from != FROM_DEFAULT)
-			continue;
-		snprintf(c->err, c->err_size, "--%s %s is missing; it must be given as an option or as %s = %s in %s",
-			 o->name, o->arg, o->name, o->arg, c->file ? c->file : "a file named by --config");
-		return -EINVAL;
+		if (o->flags & CONFIG_REQUIRED && c->sources[0][i].from == FROM_DEFAULT)
+			return config_missing(c, o->name);
 	}
 	return 0;
 }
@@ -380,7 +508,7 @@ static int check_required(struct config *c)
 static void print_origin(const struct config *c, const struct config_option *o, size_t index, char *out, size_t size)
 {
 	const struct source *src = source_of(c, o);
-	const struct config_list *list = field_of(o, c->target);
+	const struct config_list *list = field_of(c, o);
 	unsigned line = o->type == CONFIG_LIST ? list->items[index].line : src->line;
 
 	if (src->from == FROM_FILE)
@@ -389,18 +517,17 @@ static void print_origin(const struct config *c, const struct config_option *o, 
 		snprintf(out, size, "%s", src->from == FROM_FLAG ? "command line" : "default");
 }
 
-/* As a file that could be read again: what holds, and where it comes from. */
-static void print_values(const struct config *c)
+/* Of the section that is looked at. */
+static void print_section(const struct config *c)
 {
 	char text[4096], value[1024], origin[320];
 
-	printf("[%s]\n", c->spec->section);
 	for (size_t i = 0; i < c->spec->n_options; i++) {
 		const struct config_option *o = &c->spec->options[i];
 
-		if (!o->name || o->flags & CONFIG_NO_FILE)
+		if (!o->name || o->flags & CONFIG_NO_FILE || (c->in && (!(o->flags & CONFIG_EACH) || !config_is_set(c, o->name))))
 			continue;
-		for (size_t k = 0; config_value_text(o, field_of(o, c->target), k, text, sizeof(text)); k++) {
+		for (size_t k = 0; config_value_text(o, field_of(c, o), k, text, sizeof(text)); k++) {
 			quote_value(text, value, sizeof(value));
 			print_origin(c, o, k, origin, sizeof(origin));
 			printf("%s = %s ; %s\n", o->name, value, origin);
@@ -408,11 +535,27 @@ static void print_values(const struct config *c)
 	}
 }
 
+/* As a file that could be read again: what holds, and where it comes from. */
+static void print_values(struct config *c)
+{
+	const struct config_sections *all = sections_of(c->spec, c->target);
+
+	config_enter(c, NULL);
+	printf("[%s]\n", c->spec->section);
+	print_section(c);
+	for (size_t i = 0; all && i < all->n; i++) {
+		config_enter(c, &all->items[i]);
+		printf("\n[%s %s]\n", c->spec->kind, all->items[i].name);
+		print_section(c);
+	}
+	config_enter(c, NULL);
+}
+
 static bool is_asked(const struct config *c, const char *name)
 {
 	const struct config_option *o = find_option(c->spec, span_of(name));
 
-	return o && o->type == CONFIG_BOOL && *(bool *)field_of(o, c->target);
+	return o && o->type == CONFIG_BOOL && *(bool *)field_of(c, o);
 }
 
 int config_load(const struct config_spec *spec, int argc, char **argv, void *target, char *err, size_t err_size)
@@ -447,17 +590,34 @@ static void list_done(struct config_list *list)
 	*list = (struct config_list){ 0 };
 }
 
+static void option_done(const struct config_option *o, void *field)
+{
+	char **text = field;
+
+	if (o->type == CONFIG_LIST) {
+		list_done(field);
+	} else if (o->type == CONFIG_STRING || o->type == CONFIG_FILE) {
+		free(*text);
+		*text = NULL;
+	}
+}
+
+static void section_done(const struct config_spec *spec, struct config_section *s)
+{
+	for (size_t i = 0; i < spec->n_options; i++)
+		if (spec->options[i].flags & CONFIG_EACH)
+			option_done(&spec->options[i], config_field(spec, &spec->options[i], NULL, s));
+	free(s->name);
+	free(s->target);
+	*s = (struct config_section){ NULL };
+}
+
 void config_done(const struct config_spec *spec, void *target)
 {
-	for (size_t i = 0; i < spec->n_options; i++) {
-		const struct config_option *o = &spec->options[i];
-		char **text = field_of(o, target);
+	struct config_sections *all = sections_of(spec, target);
 
-		if (o->type == CONFIG_LIST) {
-			list_done(field_of(o, target));
-		} else if (o->type == CONFIG_STRING || o->type == CONFIG_FILE) {
-			free(*text);
-			*text = NULL;
-		}
-	}
+	for (size_t i = 0; i < spec->n_options; i++)
+		option_done(&spec->options[i], config_field(spec, &spec->options[i], target, NULL));
+	while (all && all->n)
+		section_done(spec, &all->items[--all->n]);
 }

@@ -24,6 +24,7 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "base/span.h"
 
 enum config_type {
 	CONFIG_HEADING,
@@ -44,9 +45,11 @@ enum config_flags {
 	CONFIG_REQUIRED = 1 << 16,
 	CONFIG_OR_ZERO = 1 << 17, /* 0 is allowed below min, and means "none" */
 	CONFIG_NO_FILE = 1 << 18, /* only on the command line */
+	CONFIG_LIVE = 1 << 19, /* the program applies a change of it while running: see config_compare() */
+	CONFIG_EACH = 1 << 20, /* sections [KIND NAME] may have it, too: see struct config_spec */
 };
 
-enum { CONFIG_OPTIONS_MAX = 64, CONFIG_ERROR_MAX = 512 };
+enum { CONFIG_OPTIONS_MAX = 80, CONFIG_SECTIONS_MAX = 32, CONFIG_ERROR_MAX = 512, CONFIG_NAMES_MAX = 1024 };
 
 /* config_load() printed what was asked for (--help and the like): exit 0. */
 enum { CONFIG_EXIT = 1 };
@@ -58,6 +61,17 @@ struct config_item {
 
 struct config_list {
 	struct config_item *items;
+	size_t n;
+};
+
+/* A section [KIND NAME] of the file. */
+struct config_section {
+	char *name;
+	void *target;
+};
+
+struct config_sections {
+	struct config_section items[CONFIG_SECTIONS_MAX];
 	size_t n;
 };
 
@@ -81,9 +95,16 @@ struct config_spec {
 	const char *usage;    /* what follows the program's name; one form a line */
 	const char *about;    /* one sentence */
 	const char *file;     /* read when it exists and no --config is given */
-	size_t file_offset;   /* field of --config, a char * */
+	size_t file_offset;   /* field of --config, a char *; names the file that was read, too, when none was given */
 	const struct config_option *options;
 	size_t n_options;
+	/* Sections [KIND NAME], each with a target of its own for the options that are CONFIG_EACH: their fields lie in a struct of
+	 * each_size bytes, which the program's target has at each_offset and a section has for itself, without defaults. */
+	const char *kind; /* "route"; NULL: there are none */
+	bool (*name_ok)(struct span name);
+	const char *name_rule; /* for people: "lower-case letters, ..." */
+	size_t each_offset, each_size;
+	size_t sections_offset; /* field of struct config_sections */
 	/* What a single option cannot know: derived fields, options that need each other. Fails by config_fail(). */
 	int (*finish)(struct config *c, void *target);
 };
@@ -93,13 +114,32 @@ struct config_spec {
 int config_load(const struct config_spec *spec, int argc, char **argv, void *target, char *err, size_t err_size);
 void config_done(const struct config_spec *spec, void *target);
 
+/* What differs between two that were loaded, such as the one that holds and what a reload of the same command line and file gave.
+ * A program that reloads compares twice: with the configuration it has started with for `restart`, with the one that it applied last
+ * for `live`. So what needs a restart is told at each reload until there was one. */
+struct config_changes {
+	size_t n_live, n_restart;
+	/* Names for people, ", " between them: "allow-tool, [route x] upstream-allow, [route y]"; "..." for those that find no room. */
+	char live[CONFIG_NAMES_MAX], restart[CONFIG_NAMES_MAX];
+};
+void config_compare(const struct config_spec *spec, const void *a, const void *b, struct config_changes *ret);
+bool config_list_equal(const struct config_list *a, const struct config_list *b);
+
 /* For finish(): writes "--name: "value" WHY" (or "FILE:LINE: name: ...") and returns -EINVAL. value is the text as
  * given, or NULL to leave it out; for a LIST the item's own pointer finds its line. */
 int config_fail(struct config *c, const char *name, const char *value, const char *fmt, ...) _printf_(4, 5);
+/* The same for an option that is not there and has to be. */
+int config_missing(struct config *c, const char *name);
+/* What is said from now on is of this section; NULL: of the main one. */
+void config_enter(struct config *c, const struct config_section *section);
+/* The section of that name, made where it is not there yet. Fails by config_fail() of `option`, whose value is text. */
+int config_section_get(struct config *c, struct span name, const char *option, const char *text, struct config_section **ret);
 /* A listener of plain HTTP: ADDR:PORT, unix:/PATH, or none, which gives NULL. *ret_addr: text itself. -EINVAL by config_fail(). */
 int config_listen_addr(struct config *c, const char *name, const char *text, const char **ret_addr);
 /* Whether a flag or the file set it. */
 bool config_is_set(const struct config *c, const char *name);
+/* It is set by something else after all, which is printed instead. */
+void config_unset(struct config *c, const char *name);
 
 /* What may be given, as a phrase: "a time from 1s to 10m". */
 void config_allowed(const struct config_option *o, char *out, size_t size);

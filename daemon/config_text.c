@@ -104,6 +104,18 @@ void config_help(const struct config_spec *spec, FILE *f)
 	    "configuration file; options on the command line win.");
 }
 
+static void sample_sections(const struct config_spec *spec, FILE *f)
+{
+	char keys[TEXT_MAX] = "";
+
+	for (size_t i = 0; i < spec->n_options; i++)
+		if (spec->options[i].flags & CONFIG_EACH)
+			append(keys, sizeof(keys), "%s%s", *keys ? ", " : "", spec->options[i].name);
+	fprintf(f, "\n# Sections of their own, each with these keys as its own: ");
+	wrap(f, "# ", 59, 2, keys);
+	fprintf(f, "#[%s NAME]\n", spec->kind);
+}
+
 void config_sample(const struct config_spec *spec, FILE *f)
 {
 	char text[TEXT_MAX], facts[200];
@@ -124,6 +136,8 @@ void config_sample(const struct config_spec *spec, FILE *f)
 		wrap(f, "# ", 2, 2, text);
 		fprintf(f, "#%s = %s\n", o->name, value);
 	}
+	if (spec->kind)
+		sample_sections(spec, f);
 }
 
 /* Columns of the next word once it is escaped. */
@@ -183,6 +197,8 @@ static void man_option(FILE *f, const struct config_option *o)
 		roff_text(f, facts);
 		fputs(".\n", f);
 	}
+	if (o->flags & CONFIG_LIVE)
+		fputs("A reload applies it.\n", f);
 }
 
 void config_man(const struct config_spec *spec, FILE *f)

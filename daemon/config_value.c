@@ -242,3 +242,49 @@ bool config_value_text(const struct config_option *o, const void *field, size_t 
 	}
 	return false;
 }
+
+static bool text_equal(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool url_equal(const struct url *a, const struct url *b)
+{
+	return a->scheme == b->scheme && a->port == b->port && strcmp(a->authority, b->authority) == 0 &&
+	       strcmp(a->socket, b->socket) == 0 && strcmp(a->target, b->target) == 0;
+}
+
+bool config_list_equal(const struct config_list *a, const struct config_list *b)
+{
+	bool equal = a->n == b->n;
+
+	for (size_t i = 0; equal && i < a->n; i++)
+		equal = text_equal(a->items[i].text, b->items[i].text);
+	return equal;
+}
+
+bool config_value_equal(const struct config_option *o, const void *a, const void *b)
+{
+	switch (o->type) {
+	case CONFIG_STRING:
+	case CONFIG_FILE:
+		return text_equal(*(char *const *)a, *(char *const *)b);
+	case CONFIG_URL:
+		return url_equal(a, b);
+	case CONFIG_DURATION:
+	case CONFIG_SIZE:
+		return *(const uint64_t *)a == *(const uint64_t *)b;
+	case CONFIG_COUNT:
+		return *(const unsigned *)a == *(const unsigned *)b;
+	case CONFIG_BOOL:
+		return *(const bool *)a == *(const bool *)b;
+	case CONFIG_CHOICE:
+		return *(const int *)a == *(const int *)b;
+	case CONFIG_LIST:
+		return config_list_equal(a, b);
+	case CONFIG_HEADING:
+	case CONFIG_ACTION:
+		break;
+	}
+	return true;
+}

@@ -1,4 +1,4 @@
-/* The values of config.h's types: reading one, and saying which are allowed. Used by config.c alone. */
+/* The values of config.h's types: reading one, and saying which are allowed. Used by config.c and config_change.c alone. */
 #pragma once
 
 #include "daemon/config.h"
@@ -10,3 +10,7 @@ int config_value_set(const struct config_option *o, unsigned line, const char *v
 /* The value of a field as a user would write it, bounded; a LIST has a text of its own for each item (index), every
  * other type one. False: there is none (left). */
 bool config_value_text(const struct config_option *o, const void *field, size_t index, char *out, size_t size);
+/* Whether two fields hold the same value; what is derived from it does not count. */
+bool config_value_equal(const struct config_option *o, const void *a, const void *b);
+/* Where its value is: in target, or in that of a section. */
+void *config_field(const struct config_spec *spec, const struct config_option *o, void *target, const struct config_section *in);

@@ -27,7 +27,7 @@ struct egress {
 	struct http1_reader in;
 };
 
-static bool uses_proxy(const struct egress_config *cfg, const char *host, uint16_t port)
+bool egress_uses_proxy(const struct egress_config *cfg, const char *host, uint16_t port)
 {
 	return cfg->proxy.scheme && !egress_is_bypassed(cfg->no_proxy, host, port);
 }
@@ -269,7 +269,7 @@ int egress_start(struct loop *l, const struct egress_config *cfg, const struct d
 	if (!e)
 		return -ENOMEM;
 	*e = (struct egress){ .magic = EGRESS_MAGIC, .loop = l, .cfg = cfg, .fn = fn, .user = user, .fd = -1 };
-	e->via_proxy = uses_proxy(cfg, target->host, target->port);
+	e->via_proxy = egress_uses_proxy(cfg, target->host, target->port);
 	snprintf(e->authority, sizeof(e->authority), bare_ipv6 ? "[%s]:%u" : "%s:%u", target->host, target->port);
 	buf_init(&e->out, REQUEST_MAX);
 	http1_reader_init(&e->in, HTTP1_RESPONSE);

@@ -26,6 +26,9 @@ void egress_config_done(struct egress_config *cfg);
  * each with an optional :PORT. Loopback hosts are always reached straight. */
 bool egress_is_bypassed(const char *no_proxy, const char *host, uint16_t port);
 
+/* Whether host:port is reached through cfg->proxy. */
+bool egress_uses_proxy(const struct egress_config *cfg, const char *host, uint16_t port);
+
 struct egress;
 
 /* As dial_start(); target->unix_path and target->allow are not for proxies. cfg outlives the egress. */

@@ -250,6 +250,7 @@ static int bind_tcp(struct health *h)
 		return errno ? -errno : -EADDRNOTAVAIL;
 	if (getsockname(evhttp_bound_socket_get_fd(bound), (struct sockaddr *)&sa, &len) < 0)
 		return -errno;
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname() has written it. */
 	h->addr.port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&sa)->sin6_port
 						      : ((struct sockaddr_in *)(void *)&sa)->sin_port);
 	return 0;

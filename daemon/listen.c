@@ -1,6 +1,8 @@
 #include "daemon/listen.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -132,7 +134,7 @@ static int listener_start(struct listener *ln)
 
 static int bind_tcp(struct listener *ln, const struct addrinfo *ai)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = { 0 };
 	socklen_t len = sizeof(sa);
 	int one = 1;
 
@@ -144,6 +146,7 @@ static int bind_tcp(struct listener *ln, const struct addrinfo *ai)
 		return -errno;
 	ln->tcp = true;
 	/* At the same place in both families. */
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname() has written it. */
 	ln->port = ntohs(((struct sockaddr_in *)(void *)&sa)->sin_port);
 	return listener_start(ln);
 }
@@ -171,8 +174,28 @@ int listen_tcp(struct loop *l, const char *addr, uint16_t port, listen_fn *fn, v
 	return r;
 }
 
-/* 0: the way is free. -EADDRINUSE: somebody listens there, or it is not a socket. */
-static int remove_stale(const struct sockaddr_un *un)
+/* Two that are bound and may be reused are not in each other's way; one that listens is. */
+int listen_try_tcp(const char *addr, uint16_t port)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
+	struct addrinfo *ai = NULL;
+	char service[8];
+	int fd, one = 1, r = 0;
+
+	snprintf(service, sizeof(service), "%u", port);
+	if (getaddrinfo(addr, service, &hints, &ai) != 0)
+		return -EINVAL;
+	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) < 0)
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	freeaddrinfo(ai);
+	return r;
+}
+
+/* 0: the way is free, or (remove) has been made so. -EADDRINUSE: somebody listens there, or it is not a socket. */
+static int remove_stale(const struct sockaddr_un *un, bool remove)
 {
 	struct stat st;
 	int fd, r = -EADDRINUSE;
@@ -185,9 +208,24 @@ static int remove_stale(const struct sockaddr_un *un)
 	if (fd < 0)
 		return -errno;
 	if (connect(fd, (const struct sockaddr *)un, sizeof(*un)) < 0 && errno == ECONNREFUSED)
-		r = unlink(un->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+		r = remove && unlink(un->sun_path) < 0 && errno != ENOENT ? -errno : 0;
 	close(fd);
 	return r;
+}
+
+int listen_try_unix(const char *path)
+{
+	_cleanup_(freep) char *copy = strdup(path);
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+
+	if (!*path || strlen(path) >= sizeof(un.sun_path))
+		return *path ? -ENAMETOOLONG : -EINVAL;
+	memcpy(un.sun_path, path, strlen(path) + 1);
+	if (!copy)
+		return -ENOMEM;
+	if (faccessat(AT_FDCWD, dirname(copy), W_OK | X_OK, AT_EACCESS) < 0)
+		return -errno;
+	return remove_stale(&un, false);
 }
 
 static int bind_unix(struct listener *ln, const struct sockaddr_un *un)
@@ -196,7 +234,7 @@ static int bind_unix(struct listener *ln, const struct sockaddr_un *un)
 	struct stat st;
 	int r;
 
-	r = remove_stale(un);
+	r = remove_stale(un, true);
 	if (r < 0)
 		return r;
 	ln->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -125,6 +125,7 @@ bool log_sink_is_stream(const char *journal_stream, int fd)
 	struct stat st;
 	char end;
 
+	/* NOLINTNEXTLINE(cert-err34-c): systemd wrote it, and fstat() below compares. */
 	if (!journal_stream || sscanf(journal_stream, "%" SCNu64 ":%" SCNu64 "%c", &dev, &ino, &end) != 2)
 		return false;
 	return fstat(fd, &st) == 0 && st.st_dev == dev && st.st_ino == ino;

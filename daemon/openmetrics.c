@@ -75,6 +75,19 @@ int openmetrics_by_name(struct buf *out, const char *prefix, const char *name, c
 	return r;
 }
 
+int openmetrics_gauges(struct buf *out, const char *prefix, const char *name, const char *help, const char *label,
+		       const char *const *names, const double *values, size_t n)
+{
+	int r = add_head(out, prefix, name, "gauge", help);
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		if (*names[i])
+			r = buf_printf(out, "%s_%s{%s=\"%s\"} %.10g\n", prefix, name, label, names[i], values[i]);
+		else
+			r = buf_printf(out, "%s_%s %.10g\n", prefix, name, values[i]);
+	return r;
+}
+
 int openmetrics_by_outcome(struct buf *out, const char *prefix, const char *name, const char *help, const uint64_t *counts, size_t n)
 {
 	static const char *const names[] = { "complete", "not-executed", "maybe-executed" };
@@ -116,6 +129,7 @@ static double resident_bytes(void)
 
 	if (!f)
 		return 0;
+	/* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it. */
 	if (fscanf(f, "%*u %llu", &pages) != 1)
 		pages = 0;
 	fclose(f);

@@ -28,6 +28,10 @@ int openmetrics_by_reason(struct buf *out, const char *prefix, const char *name,
 int openmetrics_by_name(struct buf *out, const char *prefix, const char *name, const char *help, const char *label,
 			const char *const *names, const uint64_t *counts, size_t n);
 
+/* A gauge with one label, which an empty name goes without: values[i] for names[i]. */
+int openmetrics_gauges(struct buf *out, const char *prefix, const char *name, const char *help, const char *label,
+		       const char *const *names, const double *values, size_t n);
+
 /* A counter with the label `outcome`, out of the counts by reason: complete, not-executed (safe to try again), maybe-executed. */
 int openmetrics_by_outcome(struct buf *out, const char *prefix, const char *name, const char *help, const uint64_t *counts, size_t n);
 

@@ -13,6 +13,21 @@ int state_dir_open(const char *path, char *err, size_t err_size, struct state_di
 struct state_dir *state_dir_close(struct state_dir *d);
 DEFINE_CLEANUP(struct state_dir *, state_dir_close)
 
+/* What can be told of it from outside: nothing is made, changed or locked. */
+struct state_dir_view {
+	bool missing;    /* and can be made: its parent is there */
+	bool in_use;     /* a process holds it */
+	int pid;         /* of that process; 0: not known */
+	char foreign[STATE_NAME_MAX + 1]; /* a file in it that is not its owner's, who may be unable to use it; "": none */
+	char owner[33];  /* name, or number */
+};
+/* -EACCES and others, with one line in err: it cannot be used. */
+int state_dir_look(const char *path, char *err, size_t err_size, struct state_dir_view *ret);
+/* Whether the owner of the directory may read the file, as far as its own mode tells; only root has to ask. */
+bool state_dir_owner_may_read(const char *dir, const char *path);
+/* The name of a user, or the number. */
+void state_dir_user_name(unsigned uid, char *dst, size_t size);
+
 /* Of the directory, for openat(). */
 int state_dir_fd(const struct state_dir *d);
 /* What root makes there belongs to the directory's owner, whose service will have to use it; of: "." of dir_fd, or ".." for the

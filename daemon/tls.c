@@ -127,8 +127,6 @@ struct tls_context *tls_free(struct tls_context *t)
 	return NULL;
 }
 
-DEFINE_CLEANUP(struct tls_context *, tls_free)
-
 static int use_certificate(SSL_CTX *ctx, const char *cert_file, const char *key_file, char *err, size_t err_size)
 {
 	if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1)
@@ -248,6 +246,8 @@ int tls_client_new(const struct tls_client_options *opt, char *err, size_t err_s
 		ERR_clear_error();
 		return -EINVAL;
 	}
+	if (opt->trust_as_is)
+		X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(t->ctx), X509_V_FLAG_PARTIAL_CHAIN);
 	SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER, on_verify);
 	/* 0 is success here. */
 	if (use_pins(t->ctx, opt) < 0 || SSL_CTX_set_alpn_protos(t->ctx, alpn_http11, ALPN_LEN) != 0) {
@@ -325,18 +325,21 @@ void tls_server_names(struct tls_context *t, void (*fn)(void *user, const char *
 	ERR_clear_error();
 }
 
-uint64_t tls_certificate_until(const struct tls_context *t)
+static uint64_t until_of(const X509 *cert)
 {
-	X509 *cert;
 	struct tm tm;
 	time_t until;
 
-	CHECK_OBJ(t, TLS_MAGIC);
-	cert = SSL_CTX_get0_certificate(t->ctx);
 	if (!cert || ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1)
 		return 0;
 	until = timegm(&tm);
 	return until > 0 ? (uint64_t)until : 1;
+}
+
+uint64_t tls_certificate_until(const struct tls_context *t)
+{
+	CHECK_OBJ(t, TLS_MAGIC);
+	return until_of(SSL_CTX_get0_certificate(t->ctx));
 }
 
 static bool is_ip(const char *name)
@@ -344,6 +347,58 @@ static bool is_ip(const char *name)
 	unsigned char addr[16];
 
 	return inet_pton(AF_INET, name, addr) == 1 || inet_pton(AF_INET6, name, addr) == 1;
+}
+
+bool tls_certificate_is_for(const struct tls_context *t, const char *name)
+{
+	X509 *cert;
+	int r;
+
+	CHECK_OBJ(t, TLS_MAGIC);
+	cert = SSL_CTX_get0_certificate(t->ctx);
+	if (!cert)
+		return false;
+	r = is_ip(name) ? X509_check_ip_asc(cert, name, 0) : X509_check_host(cert, name, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL);
+	ERR_clear_error();
+	return r == 1;
+}
+
+bool tls_chain_is_in_order(const struct tls_context *t, size_t *ret_n)
+{
+	STACK_OF(X509) *more = NULL;
+	X509 *cert, *next;
+	bool good = true;
+
+	CHECK_OBJ(t, TLS_MAGIC);
+	cert = SSL_CTX_get0_certificate(t->ctx);
+	(void)SSL_CTX_get0_chain_certs(t->ctx, &more);
+	for (int i = 0; cert && i < sk_X509_num(more); i++, cert = next) {
+		next = sk_X509_value(more, i);
+		good = good && X509_check_issued(next, cert) == X509_V_OK;
+	}
+	*ret_n = (cert ? 1 : 0) + (size_t)MAX(sk_X509_num(more), 0);
+	ERR_clear_error();
+	return good;
+}
+
+bool tls_session_peer(struct ssl_st *ssl, struct tls_peer *ret)
+{
+	STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
+	int n = sk_X509_num(chain);
+
+	if (n <= 0)
+		return false;
+	*ret = (struct tls_peer){ .until_s = until_of(sk_X509_value(chain, 0)), .own = true };
+	for (int i = 1; i < n; i++) {
+		uint64_t until_s = until_of(sk_X509_value(chain, i));
+
+		if (until_s && until_s < ret->until_s) {
+			ret->until_s = until_s;
+			ret->own = false;
+		}
+	}
+	snprintf(ret->version, sizeof(ret->version), "%s", SSL_get_version(ssl));
+	return true;
 }
 
 static int session_expect(SSL *ssl, const char *name)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "daemon/file_watch.h"
 
 struct tls_source {
@@ -107,4 +108,18 @@ enum tls_source_result tls_source_poll(struct tls_source *s, bool now, char *err
 	tls_free(s->context);
 	s->context = fresh;
 	return TLS_SOURCE_NEW;
+}
+
+enum tls_source_result tls_source_follow(struct tls_source *s, bool now, const char *whose, char *problem, size_t size)
+{
+	char err[512];
+	enum tls_source_result result = tls_source_poll(s, now, err, sizeof(err));
+
+	if (result == TLS_SOURCE_NEW)
+		log_notice("TLS to the %s: certificates read again%s; new connections use them", whose, now ? " at SIGHUP" : ", as they have changed");
+	if (result == TLS_SOURCE_BAD) {
+		snprintf(problem, size, "TLS to the %s: certificates stay as they were: %s", whose, err);
+		log_error("%s", problem);
+	}
+	return result;
 }

@@ -25,3 +25,6 @@ enum tls_source_result {
  * read when they have changed and then stood still from one call to the next. A certificate that has expired is bad.
  * A NULL source is always the same. */
 enum tls_source_result tls_source_poll(struct tls_source *s, bool now, char *err, size_t err_size);
+
+/* The same, told in the log: "TLS to the WHOSE: certificates read again". problem gets a line for TLS_SOURCE_BAD, and is left alone else. */
+enum tls_source_result tls_source_follow(struct tls_source *s, bool now, const char *whose, char *problem, size_t size);

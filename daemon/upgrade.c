@@ -113,19 +113,21 @@ const char *upgrade_check_request(const struct http1_head *h, unsigned *ret_stat
 	return NULL;
 }
 
-int upgrade_write_response(struct buf *out, const struct http1_head *h)
+int upgrade_write_response(struct buf *out, const struct http1_head *h, uint64_t now_s)
 {
-	char accept[ACCEPT_LEN + 1];
+	char accept[ACCEPT_LEN + 1], date[HTTP1_DATE_LEN + 1];
 	int r = accept_of(http1_field_get(h, "Sec-WebSocket-Key", NULL), accept);
 
 	if (r < 0)
 		return r;
+	http1_date_print(now_s, date);
 	return buf_printf(out,
 			  "HTTP/1.1 101 Switching Protocols\r\n"
+			  "Date: %s\r\n"
 			  "Connection: Upgrade\r\n"
 			  "Upgrade: websocket\r\n"
 			  "Sec-WebSocket-Accept: %s\r\n"
 			  "Sec-WebSocket-Protocol: " TP_SUBPROTOCOL "\r\n"
 			  "\r\n",
-			  accept);
+			  date, accept);
 }

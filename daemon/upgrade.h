@@ -31,5 +31,5 @@ enum upgrade_result upgrade_check_response(const struct http1_head *h, const cha
 /* Server: NULL when the head asks for our upgrade in proper form, else what is wrong (answer 400, or 426 when *ret_status
  * says so). Authorization is not looked at. */
 const char *upgrade_check_request(const struct http1_head *h, unsigned *ret_status);
-/* Server: the 101. */
-int upgrade_write_response(struct buf *out, const struct http1_head *h);
+/* Server: the 101. now_s: for its Date. */
+int upgrade_write_response(struct buf *out, const struct http1_head *h, uint64_t now_s);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/log_limit.h"
 #include "daemon/url.h"
 #include "proto/http1.h"
 
@@ -25,11 +26,14 @@ struct exchange_request {
 struct exchange {
 	unsigned magic;
 	struct exchange_context *x;
+	struct routes *routes;       /* that it began with */
+	const struct route *route;   /* of them; NULL: there is none of that name */
 	TAILQ_ENTRY(exchange) link;
 	struct tp_stream *stream;
 	struct upstream_call *call;
 	struct exchange_request *request; /* NULL once sent */
 	struct audit_calls *audit; /* NULL for GET and DELETE, which are no calls */
+	struct filter *filter; /* NULL: the answer passes as it is */
 	struct event *timer;
 	char call_id[37];
 	bool idempotent; /* GET */
@@ -78,6 +82,8 @@ static void exchange_end(struct exchange *e, uint32_t reason, const char *detail
 	if (e->timer)
 		event_free(e->timer);
 	request_free(e);
+	filter_free(e->filter);
+	routes_unref(e->routes);
 	tp_stream_release(e->stream);
 	transport_kick(x->transport);
 	e->magic = 0;
@@ -100,10 +106,11 @@ static void on_timeout(evutil_socket_t fd, short what, void *user)
 
 static int start_timer(struct exchange *e)
 {
-	const struct timeval tv = loop_timeval(e->x->call_timeout_ms);
+	uint64_t timeout_ms = e->routes->cfg->call_timeout_ms;
+	const struct timeval tv = loop_timeval(timeout_ms);
 
 	/* A GET stream is no call: it stays open for hours, waiting for events. */
-	if (!e->x->call_timeout_ms || e->idempotent)
+	if (!timeout_ms || e->idempotent)
 		return 0;
 	e->timer = event_new(loop_base(e->x->loop), -1, 0, on_timeout, e);
 	if (!e->timer)
@@ -116,7 +123,8 @@ static int start_timer(struct exchange *e)
 
 /* Fields of the answer as they cross the tunnel: Content-Length only where it frames a body, so that the agent sees it. 0: more
  * than a frame carries. */
-static size_t response_fields(const struct http1_head *h, const char *audit_head, struct tp_field *fields, char status[4])
+static size_t response_fields(const struct http1_head *h, bool filtered, const char *audit_head, struct tp_field *fields,
+			      char status[4])
 {
 	size_t n = 0;
 
@@ -128,6 +136,8 @@ static size_t response_fields(const struct http1_head *h, const char *audit_head
 		const struct http1_field *f = &h->fields[i];
 		bool is_length = span_iis(f->name, "Content-Length");
 
+		if (filtered && !filter_answer_field_passes(f->name))
+			continue;
 		if (is_length ? h->body != HTTP1_BODY_LENGTH : http1_is_hop_by_hop(h, f->name))
 			continue;
 		if (n == TP_FIELDS_COUNT_MAX)
@@ -166,6 +176,30 @@ static void on_upstream_sent(void *user)
 	observe(e, &e->x->counters.added, e->complete_us, e->sent_us);
 }
 
+static void refuse_answer(struct exchange *e, int r, const char *why)
+{
+	if (r < 0) {
+		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+		return;
+	}
+	log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(TP_REASON_UPSTREAM_UNFILTERED) }),
+		"call %s: lists in the answer of %s cannot be filtered, so it does not pass: %s", e->call_id, e->route->backend->name, why);
+	exchange_fail(e, TP_REASON_UPSTREAM_UNFILTERED, why);
+}
+
+/* False: it has ended. */
+static bool start_filter(struct exchange *e, const struct http1_head *h)
+{
+	const char *why = NULL;
+	int r = 0;
+
+	if (filter_wanted(&e->route->policy))
+		r = filter_new(&e->route->policy, h, &e->x->counters.filtered, &why, &e->filter);
+	if (r)
+		refuse_answer(e, r, why);
+	return r == 0;
+}
+
 static void on_upstream_head(void *user, const struct http1_head *h)
 {
 	struct exchange *e = user;
@@ -178,8 +212,10 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 	record_head(e, h);
 	observe(e, &e->x->counters.first_byte, e->sent_us, loop_now_us(e->x->loop));
 	e->x->counters.answers[MIN(h->status / 100, ARRAY_LEN(e->x->counters.answers) - 1)]++;
-	e->response_length = h->body == HTTP1_BODY_LENGTH ? h->content_length : UINT64_MAX;
-	n = response_fields(h, e->x->audit->audit ? audit_head(e->x->audit->audit) : "", fields, status);
+	if (!start_filter(e, h))
+		return;
+	e->response_length = h->body == HTTP1_BODY_LENGTH && !e->filter ? h->content_length : UINT64_MAX;
+	n = response_fields(h, e->filter, e->x->audit->audit ? audit_head(e->x->audit->audit) : "", fields, status);
 	r = n ? tp_stream_head(e->stream, fields, n, false) : -E2BIG;
 	if (r < 0) {
 		exchange_fail(e, r == -E2BIG ? TP_REASON_UPSTREAM_PROTOCOL : TP_REASON_INTERNAL,
@@ -189,16 +225,60 @@ static void on_upstream_head(void *user, const struct http1_head *h)
 	transport_kick(e->x->transport);
 }
 
+static void answer_complete(struct exchange *e)
+{
+	if (!e->end_sent && tp_stream_send(e->stream, NULL, 0, true) < 0)
+		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+	else
+		exchange_end(e, TP_REASON_NONE, NULL);
+}
+
+/* What has been filtered goes out as far as the stream takes it, and then the end of an answer that is complete. */
+static void pour(struct exchange *e)
+{
+	struct span s;
+
+	while (tp_stream_wants_data(e->stream) && (s = filter_ready(e->filter)).len) {
+		if (tp_stream_send(e->stream, s.p, s.len, false) < 0) {
+			exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+			return;
+		}
+		filter_taken(e->filter, s.len);
+	}
+	transport_kick(e->x->transport);
+	if (e->call)
+		upstream_call_pause(e->call, !tp_stream_wants_data(e->stream));
+	else if (!filter_ready(e->filter).len)
+		answer_complete(e);
+}
+
+static void filter_data(struct exchange *e, const uint8_t *p, size_t len)
+{
+	const char *why;
+	int r = filter_feed(e->filter, p, len, &why);
+
+	if (r)
+		refuse_answer(e, r, why);
+	else
+		pour(e);
+}
+
 static void on_upstream_data(void *user, const uint8_t *p, size_t len)
 {
 	struct exchange *e = user;
+	uint64_t max_bytes;
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
+	max_bytes = e->routes->cfg->max_response_bytes;
 	e->response_bytes += len;
 	if (e->audit)
 		audit_calls_answer_data(e->audit, p, len);
-	if (e->x->max_response_bytes && e->response_bytes > e->x->max_response_bytes) {
+	if (max_bytes && e->response_bytes > max_bytes) {
 		exchange_fail(e, TP_REASON_UPSTREAM_TOO_LARGE, "--max-response-bytes of the gateway");
+		return;
+	}
+	if (e->filter) {
+		filter_data(e, p, len);
 		return;
 	}
 	e->end_sent = e->response_bytes == e->response_length;
@@ -214,14 +294,21 @@ static void on_upstream_data(void *user, const uint8_t *p, size_t len)
 static void on_upstream_end(void *user)
 {
 	struct exchange *e = user;
+	const char *why;
+	int r;
 
 	CHECK_OBJ(e, EXCHANGE_MAGIC);
 	e->call = NULL;
 	observe(e, &e->x->counters.duration, e->sent_us, loop_now_us(e->x->loop));
-	if (!e->end_sent && tp_stream_send(e->stream, NULL, 0, true) < 0)
-		exchange_fail(e, TP_REASON_INTERNAL, "out of memory");
+	if (!e->filter) {
+		answer_complete(e);
+		return;
+	}
+	r = filter_finish(e->filter, &why);
+	if (r)
+		refuse_answer(e, r, why);
 	else
-		exchange_end(e, TP_REASON_NONE, NULL);
+		pour(e);
 }
 
 static void on_upstream_fail(void *user, uint32_t reason, const char *detail)
@@ -261,20 +348,27 @@ static int write_field(struct buf *out, const char *name, struct span value)
 /* The request as the MCP server will see it, up to its framing, which needs the length of the body. */
 static int write_head(struct exchange *e, const struct tp_event *ev)
 {
-	struct exchange_context *x = e->x;
+	const struct backend *b = e->route->backend;
 	struct buf *out = &e->request->head;
 	struct span query = tp_field_get(ev->fields, ev->n_fields, ":query");
+	bool filtered = filter_wanted(&e->route->policy);
 	char target[URL_TARGET_MAX + 1 + POLICY_QUERY_MAX + 1];
 	int r;
 
-	snprintf(target, sizeof(target), "%s%s%.*s", x->target, query.p ? (strchr(x->target, '?') ? "&" : "?") : "",
+	snprintf(target, sizeof(target), "%s%s%.*s", b->url.target, query.p ? (strchr(b->url.target, '?') ? "&" : "?") : "",
 		 SPAN_FMT(query));
 	r = http1_write_request(out, tp_field_get(ev->fields, ev->n_fields, ":method"), span_of(target));
 	if (r == 0)
-		r = http1_write_field(out, SPAN("Host"), span_of(x->authority));
+		r = http1_write_field(out, SPAN("Host"), span_of(b->url.authority));
 	for (size_t i = 0; i < ev->n_fields && r == 0; i++)
-		if (ev->fields[i].name.p[0] != ':' && policy_field_passes(ev->fields[i].name))
+		if (ev->fields[i].name.p[0] != ':' && policy_field_passes(ev->fields[i].name) &&
+		    !headers_replace(b->headers, ev->fields[i].name) &&
+		    (!filtered || filter_request_field_passes(ev->fields[i].name)))
 			r = http1_write_field(out, ev->fields[i].name, ev->fields[i].value);
+	if (r == 0 && filtered)
+		r = http1_write_field(out, SPAN("Accept-Encoding"), SPAN("identity"));
+	if (r == 0)
+		r = headers_write(b->headers, out);
 	if (r == 0)
 		r = write_field(out, "Mcp-Tunnel-Agent", tp_field_get(ev->fields, ev->n_fields, ":agent"));
 	if (r == 0)
@@ -304,7 +398,7 @@ static struct audit_call audit_facts(const struct exchange *e, const struct tp_e
 		.agent_auth = tp_field_get(ev->fields, ev->n_fields, ":agent-auth"),
 		.route = tp_field_get(ev->fields, ev->n_fields, ":route"),
 		.trace = header(ev, "traceparent"),
-		.upstream = e->x->upstream_name,
+		.upstream = e->route ? e->route->backend->name : NULL,
 		.began_us = e->started_us,
 	};
 }
@@ -313,7 +407,7 @@ static int audit_new_calls(struct exchange *e, const struct tp_event *ev)
 {
 	const struct audit_call facts = audit_facts(e, ev);
 
-	return audit_calls_new(e->x->audit, &facts, header(ev, "Mcp-Session-Id"), e->x->hash, &e->audit);
+	return audit_calls_new(&e->route->audit, &facts, header(ev, "Mcp-Session-Id"), e->x->hash, &e->audit);
 }
 
 static int request_new(struct exchange *e, const struct tp_event *ev)
@@ -321,11 +415,13 @@ static int request_new(struct exchange *e, const struct tp_event *ev)
 	struct exchange_request *q = calloc(1, sizeof(*q));
 	int r;
 
+	/* policy_check_head() has refused what has none. */
+	assert(e->route);
 	if (!q)
 		return -ENOMEM;
 	e->request = q;
 	buf_init(&q->head, 2 * HTTP1_HEAD_BYTES_MAX);
-	buf_init(&q->body, e->x->max_request_bytes);
+	buf_init(&q->body, e->routes->cfg->max_request_bytes);
 	if (e->is_post) {
 		r = mcp_scan_new(&q->scan);
 		if (r == 0)
@@ -353,7 +449,7 @@ static uint32_t check_message(const struct exchange *e, const struct mcp_view *v
 		return TP_REASON_BAD_REQUEST;
 	}
 	reason = policy_check_message(&e->request->mirror, view, rule);
-	return reason == TP_REASON_NONE ? policy_check_rules(&e->x->policy, view, rule) : reason;
+	return reason == TP_REASON_NONE ? policy_check_rules(&e->route->policy, view, rule) : reason;
 }
 
 /* The i-th message of the body; a body that is no batch is its only one. */
@@ -392,8 +488,8 @@ static void send_upstream(struct exchange *e)
 	struct exchange_request *q = e->request;
 	size_t len = buf_len(&q->body);
 
-	if (finish_head(e) < 0 || upstream_call_start(e->x->upstream, &q->head, &q->body, e->idempotent, &upstream_callbacks,
-						      e, &e->call) < 0) {
+	if (finish_head(e) < 0 || upstream_call_start(e->route->backend->upstream, &q->head, &q->body, e->idempotent,
+						      &upstream_callbacks, e, &e->call) < 0) {
 		exchange_fail(e, TP_REASON_REFUSED, "out of memory");
 		return;
 	}
@@ -445,11 +541,11 @@ static void on_stream_data(struct exchange *e, const struct tp_event *ev)
 	struct exchange_request *q = e->request;
 	struct exchange_context *x = e->x;
 
-	if (buf_len(&q->body) + ev->len > x->max_request_bytes) {
+	if (buf_len(&q->body) + ev->len > e->routes->cfg->max_request_bytes) {
 		refuse_body(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
 		return;
 	}
-	if (x->collected_bytes + ev->len > x->max_collected_bytes) {
+	if (x->collected_bytes + ev->len > e->routes->max_collected_bytes) {
 		refuse_body(e, TP_REASON_REFUSED, "too many request bytes at once at the gateway");
 		return;
 	}
@@ -475,6 +571,8 @@ static int exchange_new(struct exchange_context *x, const struct tp_event *ev, s
 		return -ENOMEM;
 	e->magic = EXCHANGE_MAGIC;
 	e->x = x;
+	e->routes = routes_ref(x->routes);
+	e->route = routes_find(e->routes, tp_field_get(ev->fields, ev->n_fields, ":route"));
 	e->stream = ev->stream;
 	e->idempotent = span_is(method, "GET");
 	e->is_post = span_is(method, "POST");
@@ -509,7 +607,7 @@ void exchange_open(struct exchange_context *x, const struct tp_event *ev)
 		transport_kick(x->transport);
 		return;
 	}
-	reason = policy_check_head(&x->policy, ev->fields, ev->n_fields, detail);
+	reason = policy_check_head(e->route ? &e->route->policy : NULL, ev->fields, ev->n_fields, detail);
 	if (reason != TP_REASON_NONE) {
 		deny_head(e, ev, reason, detail);
 		return;
@@ -533,7 +631,9 @@ void exchange_event(struct exchange_context *x, const struct tp_event *ev)
 		on_stream_data(e, ev);
 		break;
 	case TP_EV_WRITABLE:
-		if (e->call)
+		if (e->filter)
+			pour(e);
+		else if (e->call)
 			upstream_call_pause(e->call, false);
 		break;
 	case TP_EV_RESET:

@@ -10,8 +10,8 @@
 #include "daemon/audit_calls.h"
 #include "daemon/openmetrics.h"
 #include "daemon/transport.h"
-#include "gateway/policy.h"
-#include "gateway/upstream.h"
+#include "gateway/filter.h"
+#include "gateway/routes.h"
 
 struct exchange;
 
@@ -19,6 +19,7 @@ struct exchange_counters {
 	uint64_t started;
 	uint64_t ended[64]; /* by reason; [TP_REASON_NONE]: complete */
 	uint64_t request_bytes, response_bytes;
+	struct filter_totals filtered;
 	uint64_t answers[6]; /* by the first digit of their status */
 	/* Of POST alone: a GET stream waits for events. */
 	struct openmetrics_times added;         /* from the complete request to its first byte on the way to the MCP server */
@@ -30,18 +31,10 @@ struct exchange_counters {
 struct exchange_context {
 	struct loop *loop;
 	struct transport *transport;
-	struct upstream *upstream;
+	struct routes *routes; /* for calls from now on; each takes a reference */
 	const struct audit_calls_shared *audit;
 	const struct audit_hash *hash;   /* of the token that is attached */
 	const struct audit_where *where; /* who is */
-	struct policy_config policy;
-	const char *authority;     /* Host of the upstream request */
-	const char *target;        /* path, and query of the configuration */
-	const char *upstream_name; /* for records */
-	uint64_t max_request_bytes;
-	uint64_t max_collected_bytes; /* request bodies of all exchanges together */
-	uint64_t max_response_bytes;  /* 0: no limit */
-	uint64_t call_timeout_ms;     /* 0: none */
 	/* running */
 	uint64_t collected_bytes;
 	size_t open;

@@ -20,12 +20,7 @@
 #define GATEWAY_MAGIC 0x67617465
 
 enum {
-	UPSTREAM_CONNECT_TIMEOUT_MS = 5 * 1000,
-	/* Below the five seconds after which Node and uvicorn close idle connections. */
-	UPSTREAM_IDLE_MS = 3 * 1000,
-	UPSTREAM_MAX_IDLE = 128,
 	UPSTREAM_PROBE_MS = 10 * 1000,
-	COLLECTED_MIN = 64 * 1024 * 1024,
 	DRAIN_POLL_MS = 20,
 	FILES_POLL_MS = 1000,
 	GOAWAY_WAIT_MS = 2 * 1000, /* for the relay's answer, where nothing else is left to do */
@@ -33,20 +28,21 @@ enum {
 
 struct gateway {
 	unsigned magic;
-	const struct gateway_config *cfg;
+	const struct gateway_config *cfg; /* that it has started with: for what is not CONFIG_LIVE */
 	struct loop *loop;
-	struct tls_source *tls, *upstream_tls; /* NULL: not needed */
+	struct tls_source *tls; /* NULL: not needed */
 	struct token *token;
-	struct upstream *upstream;
+	struct routes *routes; /* and what is CONFIG_LIVE */
+	struct upstream_pool pool; /* of all MCP servers */
 	struct state_dir *state; /* NULL: none */
 	struct records records;
 	struct session *session;
 	struct health *health;
 	struct exchange_context exchanges;
-	char upstream_name[URL_TEXT_MAX];
 	struct event *signals[3];
 	struct event *probe, *drain, *watchdog, *files;
 	uint64_t stop_by_ms; /* 0: not stopping */
+	uint64_t drain_ms;   /* how long it may take */
 	bool audit_ok; /* as last looked at, and since when */
 	uint64_t audit_since_ms;
 	char status_line[256];
@@ -59,20 +55,23 @@ static void fill_status(struct gateway *g, struct gateway_status *st)
 	*st = (struct gateway_status){
 		.now_ms = loop_now_ms(g->loop),
 		.session = session_status(g->session),
-		.upstream = upstream_health(g->upstream),
-		.upstream_name = g->upstream_name,
+		.pool = g->pool,
 		.exchanges = &g->exchanges,
 		.resuming = session_is_resuming(g->session),
 		.max_streams = g->cfg->max_streams,
 		.stopping = g->stop_by_ms != 0,
-		.stopping_since_ms = g->stop_by_ms - g->cfg->drain_timeout_ms,
+		.stopping_since_ms = g->stop_by_ms - g->drain_ms,
 		.memory = tp_conn_memory(transport_conn(session_transport(g->session))),
 		.turn_max_us = loop_turn_max_us(g->loop),
 		.rtt_us = tp_conn_rtt_us(transport_conn(session_transport(g->session))),
 	};
 	st->streams = tp_conn_streams(transport_conn(session_transport(g->session)));
 	st->stalls = tp_conn_stalls(transport_conn(session_transport(g->session)));
-	upstream_pool(g->upstream, &st->pool);
+	for (size_t i = 0; i < g->routes->n; i++) {
+		const struct route *route = &g->routes->list[i];
+
+		st->routes[st->n_routes++] = (struct status_route){ route->name, route->backend->name, upstream_health(route->backend->upstream) };
+	}
 	st->certificate_until = g->tls ? tls_certificate_until(tls_source_get(g->tls)) : 0;
 	st->audit_optional = g->records.setup.shared.allow_on_failure;
 	st->audit_ok = audit_setup_check(&g->records.setup, st->audit_detail, sizeof(st->audit_detail));
@@ -88,7 +87,7 @@ static bool on_ready(void *user, struct buf *json_out)
 	struct gateway_status st;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
-	upstream_look(g->upstream);
+	routes_look(g->routes);
 	fill_status(g, &st);
 	return status_ready_json(&st, json_out);
 }
@@ -188,7 +187,7 @@ static bool drained(struct gateway *g)
 	if (!tp_conn_is_delivered(c))
 		return false;
 	return session_status(g->session)->state != SESSION_ATTACHED || tp_conn_goaway_answered(c) ||
-	       loop_now_ms(g->loop) + g->cfg->drain_timeout_ms >= g->stop_by_ms + GOAWAY_WAIT_MS;
+	       loop_now_ms(g->loop) + g->drain_ms >= g->stop_by_ms + GOAWAY_WAIT_MS;
 }
 
 static void on_drain(evutil_socket_t fd, short what, void *user)
@@ -211,66 +210,119 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 		g->stop_by_ms = loop_now_ms(g->loop);
 		return;
 	}
-	g->stop_by_ms = loop_now_ms(g->loop) + g->cfg->drain_timeout_ms;
+	g->drain_ms = g->routes->cfg->drain_timeout_ms;
+	g->stop_by_ms = loop_now_ms(g->loop) + g->drain_ms;
 	notify_stopping("Stopping");
-	log_notice("stopping: %zu calls open, drain time %.0f s", g->exchanges.open, (double)g->cfg->drain_timeout_ms / 1000);
+	log_notice("stopping: %zu calls open, drain time %.0f s", g->exchanges.open, (double)g->drain_ms / 1000);
 	session_drain(g->session, TP_REASON_GATEWAY_STOPPED, "the gateway stops");
 	event_add(g->drain, &tv);
 	tell_systemd(g);
 }
 
-/* problem gets a line when the files cannot be used, and is left alone else. */
-static enum tls_source_result follow(struct tls_source *source, bool now, const char *whose, char *problem, size_t size)
+/* ---- reloading ---- */
+
+/* Certificates and headers. True: some have changed, or cannot be used; then problem says what and *ret_bad is set. */
+static bool follow_files(struct gateway *g, bool now, char *problem, size_t size, bool *ret_bad)
 {
-	char err[CONFIG_ERROR_MAX];
-	enum tls_source_result result = tls_source_poll(source, now, err, sizeof(err));
+	enum tls_source_result relay = tls_source_follow(g->tls, now, "relay", problem, size);
+	enum backend_news servers = routes_follow(g->routes, now, problem, size);
 
-	if (result == TLS_SOURCE_NEW)
-		log_notice("TLS to the %s: certificates read again%s; new connections use them", whose, now ? " at SIGHUP" : ", as they have changed");
-	if (result == TLS_SOURCE_BAD) {
-		snprintf(problem, size, "TLS to the %s: certificates stay as they were: %s", whose, err);
-		log_error("%s", problem);
-	}
-	return result;
-}
-
-/* One record for all of it: at SIGHUP, or when something has changed. */
-static void follow_files(struct gateway *g, bool now)
-{
-	enum tls_source_result relay, upstream;
-	char why[CONFIG_ERROR_MAX + 64] = "certificates read again";
-
-	if (now)
-		snprintf(why, sizeof(why), "the audit file is open anew; certificates and the token file are looked at");
-	relay = follow(g->tls, now, "relay", why, sizeof(why));
 	if (relay == TLS_SOURCE_NEW)
 		session_set_tls(g->session, tls_source_get(g->tls));
-	upstream = follow(g->upstream_tls, now, "MCP server", why, sizeof(why));
-	if (upstream == TLS_SOURCE_NEW)
-		upstream_set_tls(g->upstream, tls_source_get(g->upstream_tls));
-	if (now || relay != TLS_SOURCE_SAME || upstream != TLS_SOURCE_SAME)
-		records_reload(&g->records, why, relay == TLS_SOURCE_BAD || upstream == TLS_SOURCE_BAD);
+	*ret_bad = relay == TLS_SOURCE_BAD || servers == BACKEND_BAD;
+	return relay != TLS_SOURCE_SAME || servers != BACKEND_SAME;
 }
 
 static void on_files(evutil_socket_t fd, short what, void *user)
 {
+	char text[CONFIG_ERROR_MAX + 64] = "certificates or headers read again";
 	struct gateway *g = user;
+	bool bad;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
 	log_limits_poll();
+	if (follow_files(g, false, text, sizeof(text), &bad))
+		records_reload(&g->records, text, bad);
 	tell_systemd(g);
-	follow_files(g, false);
 }
 
+static struct routes_config routes_env(struct gateway *g)
+{
+	return (struct routes_config){ .loop = g->loop, .pool = &g->pool, .audit = &g->records.setup.shared };
+}
+
+static void warn_dry_run(const struct gateway_config *cfg)
+{
+	if (cfg->policy_dry_run)
+		log_warning("the rules of what agents may ask for are tried out: calls that they deny pass (--policy-dry-run)");
+}
+
+/* From here on new calls go by these. */
+static void set_routes(struct gateway *g, struct routes *take_routes)
+{
+	routes_unref(g->routes);
+	g->routes = g->exchanges.routes = take_routes;
+	routes_probe(take_routes, false);
+}
+
+/* What has changed, in words for the log and the record. */
+static void tell_changes(const struct config_changes *live, const struct config_changes *start, char *text, size_t size)
+{
+	snprintf(text, size, "configuration read again: %s%s%s%s", live->n_live ? "changed: " : "nothing to apply", live->live,
+		 start->n_restart ? "; needs a restart: " : "", start->restart);
+	log_notice("configuration read again: %s%s", live->n_live ? "changed: " : "nothing to apply", live->live);
+	if (start->n_restart)
+		log_warning("these options have changed and need a restart: %s", start->restart);
+}
+
+/* False: the new configuration cannot be used, and the old one holds, whole. text: what there is to record. */
+static bool reload_config(struct gateway *g, char *text, size_t size)
+{
+	const struct routes_config env = routes_env(g);
+	struct config_changes live, start;
+	struct gateway_config *fresh = calloc(1, sizeof(*fresh));
+	struct routes *routes;
+	char err[2 * CONFIG_ERROR_MAX] = "out of memory";
+	int r = fresh ? gateway_config_again(g->cfg, fresh, err, sizeof(err)) : -ENOMEM;
+
+	if (r == 0) {
+		gateway_config_compare(g->routes->cfg, fresh, &live);
+		gateway_config_compare(g->cfg, fresh, &start);
+		r = routes_next(&env, g->routes, fresh, err, sizeof(err), &routes);
+	} else {
+		free(fresh);
+	}
+	if (r != 0) {
+		snprintf(text, size, "configuration stays as it was: %s", err);
+		log_error("%s", text);
+		return false;
+	}
+	/* The level that tells more, until it is told. */
+	log_set_level(MAX(g->routes->cfg->log_level, fresh->log_level));
+	tell_changes(&live, &start, text, size);
+	if (!g->routes->cfg->policy_dry_run)
+		warn_dry_run(fresh);
+	set_routes(g, routes);
+	log_set_level(fresh->log_level);
+	return true;
+}
+
+/* One record for all of it. */
 static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 {
+	char text[2 * CONFIG_NAMES_MAX + 256], problem[CONFIG_ERROR_MAX + 64];
 	struct gateway *g = user;
+	bool good, bad_files;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
 	notify_reloading();
 	records_reopen(&g->records);
+	good = reload_config(g, text, sizeof(text));
 	session_poke(g->session);
-	follow_files(g, true);
+	follow_files(g, true, problem, sizeof(problem), &bad_files);
+	if (bad_files)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "; %s", problem);
+	records_reload(&g->records, text, !good || bad_files);
 	log_info("SIGHUP: the audit file is open anew; certificates and the token file are looked at");
 	notify_reloaded();
 }
@@ -280,7 +332,7 @@ static void on_probe(evutil_socket_t fd, short what, void *user)
 	struct gateway *g = user;
 
 	CHECK_OBJ(g, GATEWAY_MAGIC);
-	upstream_probe(g->upstream);
+	routes_probe(g->routes, true);
 	tell_systemd(g);
 }
 
@@ -322,45 +374,9 @@ static int make_tls(struct gateway *g, char *err, size_t err_size)
 		wanted = wanted || url_is_tls(&g->cfg->relays[i]);
 	if (wanted)
 		r = tls_source_new_client(&g->cfg->relay_tls, why, sizeof(why), &g->tls);
-	if (r < 0) {
-		snprintf(err, err_size, "TLS to the relay: %s", why);
-		return r;
-	}
-	if (url_is_tls(&g->cfg->mcp_server))
-		r = tls_source_new_client(&g->cfg->upstream_tls, why, sizeof(why), &g->upstream_tls);
 	if (r < 0)
-		snprintf(err, err_size, "TLS to the MCP server: %s", why);
+		snprintf(err, err_size, "TLS to the relay: %s", why);
 	return r;
-}
-
-static bool upstream_allowed(void *user, const struct sockaddr *sa)
-{
-	struct gateway *g = user;
-	struct address a;
-
-	CHECK_OBJ(g, GATEWAY_MAGIC);
-	return address_of(sa, &a) == 0 && guard_allows(&g->cfg->guard, &a);
-}
-
-static int make_upstream(struct gateway *g)
-{
-	const struct url *u = &g->cfg->mcp_server;
-	const struct upstream_config cfg = {
-		.host = url_is_unix(u) ? NULL : u->host,
-		.port = u->port,
-		.unix_path = url_is_unix(u) ? u->socket : NULL,
-		.tls = tls_source_get(g->upstream_tls),
-		.authority = u->authority,
-		.target = u->target,
-		.allow = upstream_allowed,
-		.allow_user = g,
-		.connect_timeout_ms = UPSTREAM_CONNECT_TIMEOUT_MS,
-		.idle_ms = UPSTREAM_IDLE_MS,
-		.max_idle = UPSTREAM_MAX_IDLE,
-	};
-
-	url_print(u, g->upstream_name, sizeof(g->upstream_name));
-	return upstream_new(g->loop, &cfg, &g->upstream);
 }
 
 static int make_session(struct gateway *g)
@@ -384,29 +400,12 @@ static int make_session(struct gateway *g)
 
 static void make_exchanges(struct gateway *g)
 {
-	const struct gateway_config *cfg = g->cfg;
-
 	g->exchanges.loop = g->loop;
 	g->exchanges.transport = session_transport(g->session);
-	g->exchanges.upstream = g->upstream;
+	g->exchanges.routes = g->routes;
 	g->exchanges.audit = &g->records.setup.shared;
 	g->exchanges.hash = &g->records.hash;
 	g->exchanges.where = &g->records.where;
-	g->exchanges.policy.allow_query = cfg->allow_query;
-	if (cfg->policy_dry_run) {
-		_Static_assert((int)POLICY_DETAIL_MAX <= (int)AUDIT_CALLS_RULE_MAX, "a text of the policy fits a record's");
-		g->records.setup.shared.would_deny = policy_would_deny;
-		g->records.setup.shared.user = &cfg->rules;
-	} else {
-		g->exchanges.policy.rules = &cfg->rules;
-	}
-	g->exchanges.authority = cfg->mcp_server.authority;
-	g->exchanges.target = cfg->mcp_server.target;
-	g->exchanges.upstream_name = g->upstream_name;
-	g->exchanges.max_request_bytes = cfg->max_request_bytes;
-	g->exchanges.max_collected_bytes = MAX((uint64_t)COLLECTED_MIN, 4 * cfg->max_request_bytes);
-	g->exchanges.max_response_bytes = cfg->max_response_bytes;
-	g->exchanges.call_timeout_ms = cfg->call_timeout_ms;
 }
 
 /* Not for --check-config: a gateway that runs holds it. */
@@ -423,6 +422,13 @@ static int open_state(struct gateway *g, char *err, size_t err_size)
 	return r;
 }
 
+static int make_routes(struct gateway *g, char *err, size_t err_size)
+{
+	const struct routes_config env = routes_env(g);
+
+	return routes_new(&env, g->cfg, err, err_size, &g->routes);
+}
+
 /* Configuration first, so that its errors are told before anything is touched. */
 static int build(struct gateway *g, char *err, size_t err_size)
 {
@@ -435,18 +441,21 @@ static int build(struct gateway *g, char *err, size_t err_size)
 		return -EINVAL;
 	}
 	r = make_tls(g, err, err_size);
-	if (r == 0)
-		r = open_state(g, err, err_size);
 	if (r < 0)
 		return r;
 	snprintf(err, err_size, "out of memory");
 	r = loop_new(&g->loop);
 	if (r == 0)
-		r = make_upstream(g);
+		r = make_routes(g, err, err_size);
+	if (r == 0)
+		r = open_state(g, err, err_size);
 	if (r == 0)
 		r = records_init(&g->records, g->loop, g->cfg, g->state, g->token, err, err_size);
-	if (r == 0)
-		r = make_session(g);
+	if (r < 0)
+		return r;
+	routes_set_audit(g->routes, &g->records.setup.shared);
+	snprintf(err, err_size, "out of memory");
+	r = make_session(g);
 	if (r < 0)
 		return r;
 	make_exchanges(g);
@@ -487,10 +496,9 @@ struct gateway *gateway_free(struct gateway *g)
 	session_free(g->session);
 	records_done(&g->records);
 	state_dir_close(g->state);
-	upstream_free(g->upstream);
+	routes_unref(g->routes);
 	loop_free(g->loop);
 	tls_source_free(g->tls);
-	tls_source_free(g->upstream_tls);
 	token_free(g->token);
 	g->magic = 0;
 	free(g);
@@ -501,18 +509,18 @@ int gateway_run(struct gateway *g)
 {
 	int r;
 
-	log_notice("mcp-tunnel-gateway " MCP_TUNNEL_VERSION ": tunnel %s, MCP server %s", g->token->tunnel_id,
-		   g->upstream_name);
+	for (size_t i = 0; i < g->routes->n; i++)
+		log_notice("mcp-tunnel-gateway " MCP_TUNNEL_VERSION ": tunnel %s, %s %s", g->token->tunnel_id,
+			   g->routes->list[i].backend->label, g->routes->list[i].backend->name);
 	if (g->cfg->audit.sink == AUDIT_NONE && !g->cfg->audit.chosen)
 		log_warning("calls are not written down: there is no journal here; use --audit file:/PATH, or --audit none to "
 			    "say that this is meant");
-	if (g->cfg->policy_dry_run)
-		log_warning("the rules of what agents may ask for are tried out: calls that they deny pass (--policy-dry-run)");
+	warn_dry_run(g->cfg);
 	/* Started is not attached: a boot without network is no failed start. /readyz and STATUS say when calls get through. */
 	notify_ready("Starting");
 	records_start(&g->records, g->session);
 	session_start(g->session);
-	upstream_probe(g->upstream);
+	routes_probe(g->routes, true);
 	process_signals(true);
 	r = loop_run(g->loop);
 	process_signals(false);

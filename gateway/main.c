@@ -1,8 +1,10 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "daemon/doctor.h"
 #include "daemon/log_sink.h"
 #include "daemon/process.h"
+#include "gateway/doctor.h"
 #include "gateway/gateway.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -14,6 +16,10 @@ int main(int argc, char **argv)
 	char err[CONFIG_ERROR_MAX + 512] = "";
 	int r;
 
+	if (doctor_flag(argc, argv, "doctor")) {
+		process_init();
+		return doctor_main(argc, argv);
+	}
 	process_signals(false);
 	process_init();
 	r = gateway_config_load(&cfg, argc, argv, err, sizeof(err));

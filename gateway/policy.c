@@ -22,23 +22,33 @@ static const struct span withheld[] = {
 	SPAN_INIT("Expect"),
 };
 
-/* Whether name, '_' read as '-', begins with the text, case ignored. */
-static bool begins(struct span name, struct span text)
+/* '_' and '-' are the same. */
+static bool is_char(char c, char of_text)
+{
+	return ((c == '_' || c == '-') && (of_text == '-' || of_text == '_')) || span_ieq(span_make(&c, 1), span_make(&of_text, 1));
+}
+
+bool policy_name_begins(struct span name, struct span text)
 {
 	if (name.len < text.len)
 		return false;
 	for (size_t i = 0; i < text.len; i++)
-		if (!(name.p[i] == '_' && text.p[i] == '-') && !span_ieq(span_make(name.p + i, 1), span_make(text.p + i, 1)))
+		if (!is_char(name.p[i], text.p[i]))
 			return false;
 	return true;
 }
 
+bool policy_field_is(struct span name, struct span wanted)
+{
+	return name.len == wanted.len && policy_name_begins(name, wanted);
+}
+
 bool policy_field_passes(struct span name)
 {
-	if (begins(name, SPAN("Mcp-Tunnel-")))
+	if (policy_name_begins(name, SPAN("Mcp-Tunnel-")))
 		return false;
 	for (size_t i = 0; i < ARRAY_LEN(withheld); i++)
-		if (name.len == withheld[i].len && begins(name, withheld[i]))
+		if (policy_field_is(name, withheld[i]))
 			return false;
 	return true;
 }
@@ -65,7 +75,7 @@ uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_fiel
 
 	if (!span_is(kind, "exchange"))
 		return refuse(detail, TP_REASON_REFUSED, "this gateway carries exchanges only", none);
-	if (route.len)
+	if (!cfg)
 		return refuse(detail, TP_REASON_NO_ROUTE, "no such route", route);
 	if (!span_is(method, "POST") && !span_is(method, "GET") && !span_is(method, "DELETE"))
 		return refuse(detail, TP_REASON_BAD_REQUEST, "method not carried", method);
@@ -183,4 +193,30 @@ bool policy_would_deny(const void *rules, const struct mcp_view *view, char text
 		return false;
 	snprintf(text, POLICY_DETAIL_MAX, "%s%s", would, rule);
 	return true;
+}
+
+bool policy_lists_entry(const struct policy_config *cfg, enum mcp_list_kind kind, struct span name)
+{
+	static const struct span methods[MCP_LIST_KIND_N] = {
+		[MCP_LIST_TOOLS] = SPAN_INIT("tools/call"),
+		[MCP_LIST_PROMPTS] = SPAN_INIT("prompts/get"),
+		[MCP_LIST_RESOURCES] = SPAN_INIT("resources/read"),
+		[MCP_LIST_TEMPLATES] = SPAN_INIT("resources/read"),
+	};
+	const struct mcp_view view = { .kind = MCP_REQUEST, .method = methods[kind], .name = name, .uri = name };
+	char rule[RULES_TEXT_MAX];
+
+	return !cfg->rules || rules_allow(cfg->rules, &view, rule);
+}
+
+unsigned policy_lists(const struct policy_config *cfg)
+{
+	const struct span none = { NULL, 0 };
+	unsigned lists = 0;
+
+	/* What cannot be told passes only where there is no rule about it. */
+	for (enum mcp_list_kind kind = 0; kind < MCP_LIST_KIND_N; kind++)
+		if (!policy_lists_entry(cfg, kind, none))
+			lists |= 1U << kind;
+	return lists;
 }

@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "gateway/rules.h"
 #include "proto/mcp.h"
+#include "proto/mcp_list.h"
 #include "proto/tunnel.h"
 
 struct policy_config {
@@ -14,7 +15,7 @@ struct policy_config {
 
 enum { POLICY_DETAIL_MAX = 224, POLICY_QUERY_MAX = 4096 };
 
-/* TP_REASON_NONE: may go on. Otherwise detail says what is wrong, for people. */
+/* cfg: of the route that the head names; NULL: there is none of that name. TP_REASON_NONE: may go on. Otherwise detail says what is wrong, for people. */
 uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
 			   char detail[POLICY_DETAIL_MAX]);
 
@@ -37,6 +38,16 @@ uint32_t policy_check_rules(const struct policy_config *cfg, const struct mcp_vi
 /* For --policy-dry-run: whether the rules would deny it, and the text for its record. rules: a struct rules. */
 bool policy_would_deny(const void *rules, const struct mcp_view *view, char text[POLICY_DETAIL_MAX]);
 
+/* The lists in answers that these rules leave entries out of: 1 << enum mcp_list_kind each. */
+unsigned policy_lists(const struct policy_config *cfg);
+/* Whether an agent gets to see an entry of that name, or uri: whether it may call, get or read it. Where the method for that is
+ * denied, there is no such entry. name: absent where it could not be taken. */
+bool policy_lists_entry(const struct policy_config *cfg, enum mcp_list_kind kind, struct span name);
+
 /* Whether a request field may go to the MCP server: end-to-end, not about routing, not the tunnel's own. Servers that know names as
  * environment variables cannot tell '_' from '-', so it is neither here. */
 bool policy_field_passes(struct span name);
+/* Whether name, read like that, begins with the text, case ignored. */
+bool policy_name_begins(struct span name, struct span text);
+/* Whether it has that name, for such servers. */
+bool policy_field_is(struct span name, struct span wanted);

@@ -57,6 +57,22 @@ int rules_add(struct rules *r, enum rules_kind kind, enum rules_side side, const
 	return 0;
 }
 
+static void add_all(struct rules_list *list, const struct rules_list *more)
+{
+	for (size_t i = 0; i < more->n && list->n < RULES_MAX; i++)
+		list->patterns[list->n++] = more->patterns[i];
+}
+
+void rules_merge(struct rules *r, const struct rules *common)
+{
+	for (enum rules_kind kind = 0; kind < RULES_KIND_N; kind++) {
+		assert(r->lists[kind][RULES_DENY].n + common->lists[kind][RULES_DENY].n <= RULES_MAX);
+		add_all(&r->lists[kind][RULES_DENY], &common->lists[kind][RULES_DENY]);
+		if (!r->lists[kind][RULES_ALLOW].n)
+			r->lists[kind][RULES_ALLOW] = common->lists[kind][RULES_ALLOW];
+	}
+}
+
 /* Behind the UTF-8 character at i < s.len. */
 static size_t next_char(struct span s, size_t i)
 {

@@ -18,7 +18,7 @@ enum rules_kind {
 enum rules_side { RULES_ALLOW, RULES_DENY, RULES_SIDE_N };
 
 enum {
-	RULES_MAX = 64,          /* of one kind and side */
+	RULES_MAX = 128,         /* of one kind and side: an option's 64, and the gateway's for each route */
 	RULES_PATTERN_MAX = 128, /* bytes */
 	RULES_TEXT_MAX = 192,
 };
@@ -38,6 +38,10 @@ const char *rules_option(enum rules_kind kind, enum rules_side side);
 /* pattern: UTF-8 without control characters; `*` stands for any characters, `?` for one, all others for themselves. That of a
  * scheme has only what a scheme may have (RFC 3986, section 3.1); its case does not matter. It stays borrowed. -EINVAL, -ENOSPC. */
 int rules_add(struct rules *r, enum rules_kind kind, enum rules_side side, const char *pattern);
+
+/* Rules of one route on top of those of all: denials of both; of a kind that r allows something of, r's allowances alone, else
+ * common's. Each of the two has been made by options, so that there is room. */
+void rules_merge(struct rules *r, const struct rules *common);
 
 /* Whether a message that is no batch may pass. Where not, text is the rule, for people: `--deny-tool "rm*"`. A name or scheme
  * that is not there or could not be taken passes only where there is no rule of its kind. */

@@ -562,7 +562,9 @@ static void on_transport_event(void *user, struct tp_event *ev)
 		break;
 	case TP_EV_GOAWAY:
 		s->status.going_away = true;
-		log_fields(LOG_LEVEL_NOTICE, LOG_FIELDS({ "MCP_REASON", tp_reason_name(ev->reason) }, { "MCP_PEER", relay_url(s)->authority }),
+		log_fields(LOG_LEVEL_NOTICE,
+			   LOG_FIELDS({ "MCP_REASON", tp_reason_name(ev->reason) }, { "MCP_PEER", relay_url(s)->authority },
+				      { "MCP_TUNNEL_SESSION", s->status.session_id }),
 			   "the relay is going away (%s): no new calls on this session", tp_reason_name(ev->reason));
 		break;
 	case TP_EV_OPEN:

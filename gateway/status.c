@@ -5,9 +5,18 @@
 #include "daemon/openmetrics.h"
 #include "proto/reasons.h"
 
-static bool upstream_ok(const struct gateway_status *st)
+static bool upstream_ok(const struct upstream_health *u)
 {
-	return st->upstream->known && st->upstream->reason == TP_REASON_NONE;
+	return u->known && u->reason == TP_REASON_NONE;
+}
+
+/* The first whose MCP server is not reachable; NULL: all are. */
+static const struct status_route *bad_route(const struct gateway_status *st)
+{
+	for (size_t i = 0; i < st->n_routes; i++)
+		if (!upstream_ok(st->routes[i].upstream))
+			return &st->routes[i];
+	return NULL;
 }
 
 static bool session_ok(const struct gateway_status *st)
@@ -27,7 +36,7 @@ static bool has_room(const struct gateway_status *st)
 
 bool status_is_ready(const struct gateway_status *st)
 {
-	return session_ok(st) && upstream_ok(st) && audit_ok(st) && has_room(st) && !st->stopping;
+	return session_ok(st) && !bad_route(st) && audit_ok(st) && has_room(st) && !st->stopping;
 }
 
 static void add_check(struct buf *out, bool first, const char *name, bool ok, const char *reason, const char *detail,
@@ -58,18 +67,26 @@ static const char *session_reason(const struct gateway_status *st)
 	return session_state_name(st->session->state);
 }
 
+static void add_route(const struct gateway_status *st, const struct status_route *route, struct buf *out)
+{
+	const struct upstream_health *u = route->upstream;
+	char name[16 + TUNNEL_ID_MAX];
+
+	snprintf(name, sizeof(name), "upstream%s%s", *route->name ? ":" : "", route->name);
+	add_check(out, false, name, upstream_ok(u), upstream_ok(u) ? "reachable" : u->known ? tp_reason_name(u->reason) : "not-tried-yet",
+		  u->known ? u->detail : "no answer yet", u->known ? st->now_ms - u->seen_ms : 0);
+}
+
 bool status_ready_json(const struct gateway_status *st, struct buf *out)
 {
-	const struct upstream_health *u = st->upstream;
 	bool ready = status_is_ready(st);
 	char room[64];
 
 	buf_printf(out, "{\"ready\":%s,\"version\":\"" MCP_TUNNEL_VERSION "\",\"checks\":{", ready ? "true" : "false");
 	add_check(out, true, "session", session_ok(st), session_reason(st), session_detail(st),
 		  st->now_ms - st->session->since_ms);
-	add_check(out, false, "upstream", upstream_ok(st),
-		  upstream_ok(st) ? "reachable" : u->known ? tp_reason_name(u->reason) : "not-tried-yet", u->known ? u->detail : "no answer yet",
-		  u->known ? st->now_ms - u->seen_ms : 0);
+	for (size_t i = 0; i < st->n_routes; i++)
+		add_route(st, &st->routes[i], out);
 	add_check(out, false, "audit", audit_ok(st), st->audit_ok ? "ok" : "audit-unavailable", st->audit_detail,
 		  st->now_ms - st->audit_since_ms);
 	snprintf(room, sizeof(room), "%zu of %zu streams are open", st->streams, st->max_streams);
@@ -88,7 +105,6 @@ static int add_state(const struct gateway_status *st, struct buf *out)
 		{ OPENMETRICS_GAUGE, "ready", "1 when a call would get through now.", status_is_ready(st) },
 		{ OPENMETRICS_GAUGE, "session_attached", "1 while a session to the relay is attached.",
 		  st->session->state == SESSION_ATTACHED },
-		{ OPENMETRICS_GAUGE, "upstream_reachable", "1 when the last attempt to reach the MCP server succeeded.", upstream_ok(st) },
 		{ OPENMETRICS_GAUGE, "exchanges_open", "Exchanges under way.", (double)st->exchanges->open },
 		{ OPENMETRICS_GAUGE, "streams_open", "Streams of the session that are open.", (double)st->streams },
 		{ OPENMETRICS_GAUGE, "session_memory_bytes", "Bytes of frames kept and queued.", (double)st->memory },
@@ -101,6 +117,20 @@ static int add_state(const struct gateway_status *st, struct buf *out)
 	};
 
 	return openmetrics_rows(out, PREFIX, rows, ARRAY_LEN(rows));
+}
+
+/* The default route's has no label: to Prometheus that is the same as an empty one. */
+static int add_reachable(const struct gateway_status *st, struct buf *out)
+{
+	const char *names[ROUTES_MAX] = { NULL };
+	double values[ROUTES_MAX] = { 0 };
+
+	for (size_t i = 0; i < st->n_routes; i++) {
+		names[i] = st->routes[i].name;
+		values[i] = upstream_ok(st->routes[i].upstream);
+	}
+	return openmetrics_gauges(out, PREFIX, "upstream_reachable", "1 when the last attempt to reach the MCP server (of a route) succeeded.",
+				  "route", names, values, st->n_routes);
 }
 
 static int add_session(const struct gateway_status *st, struct buf *out)
@@ -140,6 +170,7 @@ static int add_upstream(const struct gateway_status *st, struct buf *out)
 		{ OPENMETRICS_COUNTER, "upstream_retried", "Of them, those that needed a new one, as the kept one had died.", .count = p->retried },
 		{ OPENMETRICS_COUNTER, "request_bytes", "Request body bytes sent to the MCP server.", .count = c->request_bytes },
 		{ OPENMETRICS_COUNTER, "response_bytes", "Response body bytes taken from the MCP server.", .count = c->response_bytes },
+		{ OPENMETRICS_COUNTER, "filtered_entries", "Entries that the rules left out of lists in answers.", .count = c->filtered.removed },
 	};
 	int r = openmetrics_add(out, PREFIX, rows, ARRAY_LEN(rows));
 
@@ -174,12 +205,31 @@ int status_metrics(const struct gateway_status *st, struct buf *out)
 	int r = add_state(st, out);
 
 	if (r == 0)
+		r = add_reachable(st, out);
+	if (r == 0)
 		r = add_session(st, out);
 	if (r == 0)
 		r = add_upstream(st, out);
 	if (r == 0)
 		r = add_calls(&st->exchanges->counters, out);
 	return r < 0 ? r : openmetrics_process(out, PREFIX);
+}
+
+/* Of what has a session and room, and can write its records. */
+static void routes_line(const struct gateway_status *st, char *dst, size_t size)
+{
+	const struct status_route *bad = bad_route(st);
+	const char *gap = st->audit_ok ? "" : "; calls have no record: ", *why = st->audit_ok ? "" : st->audit_detail;
+
+	if (bad)
+		snprintf(dst, size, "Not ready: MCP server %s%s%s%s: %s", bad->upstream_name, *bad->name ? " (route " : "", bad->name,
+			 *bad->name ? ")" : "", bad->upstream->known ? bad->upstream->detail : "not tried yet");
+	else if (st->resuming)
+		snprintf(dst, size, "Ready: resuming, calls wait: %s", session_detail(st));
+	else if (st->n_routes == 1)
+		snprintf(dst, size, "Ready: attached, MCP server %s reachable%s%s", st->routes[0].upstream_name, gap, why);
+	else
+		snprintf(dst, size, "Ready: attached, all %zu MCP servers reachable%s%s", st->n_routes, gap, why);
 }
 
 void status_line(const struct gateway_status *st, char *dst, size_t size)
@@ -192,13 +242,6 @@ void status_line(const struct gateway_status *st, char *dst, size_t size)
 		snprintf(dst, size, "Not ready: audit-unavailable: %s", st->audit_detail);
 	else if (!has_room(st))
 		snprintf(dst, size, "Not ready: all %zu streams are open (--max-streams)", st->max_streams);
-	else if (!upstream_ok(st))
-		snprintf(dst, size, "Not ready: MCP server %s: %s", st->upstream_name,
-			 st->upstream->known ? st->upstream->detail : "not tried yet");
-	else if (st->resuming)
-		snprintf(dst, size, "Ready: resuming, calls wait: %s", session_detail(st));
-	else if (!st->audit_ok)
-		snprintf(dst, size, "Ready: attached, MCP server %s reachable; calls have no record: %s", st->upstream_name, st->audit_detail);
 	else
-		snprintf(dst, size, "Ready: attached, MCP server %s reachable", st->upstream_name);
+		routes_line(st, dst, size);
 }

@@ -4,12 +4,18 @@
 #include "gateway/exchange.h"
 #include "gateway/session.h"
 
+struct status_route {
+	const char *name; /* "": the default one */
+	const char *upstream_name;
+	const struct upstream_health *upstream;
+};
+
 struct gateway_status {
 	uint64_t now_ms;
 	const struct session_status *session;
 	bool resuming; /* not attached, and it may go on where it was: calls wait for it */
-	const struct upstream_health *upstream;
-	const char *upstream_name;
+	struct status_route routes[ROUTES_MAX];
+	size_t n_routes;
 	const struct exchange_context *exchanges;
 	bool audit_ok;
 	bool audit_optional; /* calls go on without (--audit-on-failure continue) */

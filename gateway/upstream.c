@@ -67,7 +67,8 @@ struct upstream {
 	struct upstream_ask ask;
 	uint64_t silent_since_ms; /* a request was sent, and no byte has come from the server since; 0: it spoke last */
 	struct upstream_health health;
-	struct upstream_pool pool;
+	struct upstream_pool own_pool, *pool;
+	char label[96];
 };
 
 static void call_dial(struct upstream_call *c);
@@ -78,10 +79,10 @@ static void health_set(struct upstream *u, uint32_t reason, const char *detail)
 	struct upstream_health *h = &u->health;
 
 	if (reason != TP_REASON_NONE && (!h->known || h->reason != reason))
-		log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(reason) }), "MCP server: %s: %s",
+		log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_REASON", tp_reason_name(reason) }), "%s: %s: %s", u->label,
 			    tp_reason_name(reason), detail);
 	else if (reason == TP_REASON_NONE && h->known && h->reason != TP_REASON_NONE)
-		log_few(LOG_LEVEL_NOTICE, NULL, 0, "MCP server answers again");
+		log_few(LOG_LEVEL_NOTICE, NULL, 0, "%s answers again", u->label);
 	h->seen_ms = loop_now_ms(u->loop);
 	if (h->known && h->reason == TP_REASON_NONE && reason == TP_REASON_NONE)
 		return;
@@ -126,10 +127,11 @@ static void conn_drop(struct upstream_conn *k, bool at_once)
 	struct upstream *u = k->upstream;
 	struct channel *channel = k->channel;
 
-	u->pool.open--;
+	u->pool->open--;
 	if (!k->call) {
 		TAILQ_REMOVE(&u->idle, k, link);
 		u->n_idle--;
+		u->pool->idle--;
 	} else {
 		k->call->conn = NULL;
 	}
@@ -187,6 +189,7 @@ static void call_end(struct upstream_call *c, bool more_bytes)
 		k->idle_since_ms = loop_now_ms(u->loop);
 		TAILQ_INSERT_HEAD(&u->idle, k, link);
 		u->n_idle++;
+		u->pool->idle++;
 	} else {
 		conn_drop(k, false);
 	}
@@ -313,7 +316,7 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 	if (!c->answered && c->reused && (c->idempotent || c->head_at == 0)) {
 		conn_drop(k, true);
 		c->reused = false;
-		c->upstream->pool.retried++;
+		c->upstream->pool->retried++;
 		c->head_at = c->body_at = 0;
 		call_dial(c);
 		return;
@@ -364,7 +367,7 @@ static int conn_new(struct upstream_call *c, int take_fd)
 	}
 	k->call = c;
 	c->conn = k;
-	c->upstream->pool.open++;
+	c->upstream->pool->open++;
 	return 0;
 }
 
@@ -382,7 +385,7 @@ static void on_dialled(void *user, int take_fd, enum dial_error err, int error, 
 	c->dial = NULL;
 	if (err != DIAL_OK || !c->upstream->cfg.tls)
 		health_connected(c->upstream, err == DIAL_OK, detail);
-	c->upstream->pool.failed += err != DIAL_OK;
+	c->upstream->pool->failed += err != DIAL_OK;
 	if (err != DIAL_OK)
 		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, detail);
 	else if (conn_new(c, take_fd) < 0)
@@ -407,7 +410,7 @@ static void call_dial(struct upstream_call *c)
 {
 	const struct dial_target target = target_of(c->upstream);
 
-	c->upstream->pool.dialled++;
+	c->upstream->pool->dialled++;
 	if (dial_start(c->upstream->loop, &target, on_dialled, c, &c->dial) < 0)
 		call_fail(c, TP_REASON_UPSTREAM_UNREACHABLE, "out of memory");
 }
@@ -431,6 +434,7 @@ static struct upstream_conn *idle_take(struct upstream *u)
 		}
 		TAILQ_REMOVE(&u->idle, k, link);
 		u->n_idle--;
+		u->pool->idle--;
 		return k;
 	}
 	return NULL;
@@ -451,8 +455,8 @@ int upstream_call_start(struct upstream *u, struct buf *take_head, struct buf *t
 	buf_init(take_head, take_head->max);
 	buf_init(take_body, take_body->max);
 	k = idle_take(u);
-	u->pool.reused += k != NULL;
-	u->pool.dialled += k == NULL;
+	u->pool->reused += k != NULL;
+	u->pool->dialled += k == NULL;
 	if (k) {
 		k->call = c;
 		c->conn = k;
@@ -583,8 +587,7 @@ const struct upstream_health *upstream_health(const struct upstream *u)
 
 void upstream_pool(const struct upstream *u, struct upstream_pool *ret)
 {
-	*ret = u->pool;
-	ret->idle = u->n_idle;
+	*ret = *u->pool;
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *user)
@@ -611,6 +614,8 @@ int upstream_new(struct loop *l, const struct upstream_config *cfg, struct upstr
 	u->magic = UPSTREAM_MAGIC;
 	u->loop = l;
 	u->cfg = *cfg;
+	u->pool = cfg->pool ? cfg->pool : &u->own_pool;
+	snprintf(u->label, sizeof(u->label), "%s", cfg->label ? cfg->label : "MCP server");
 	TAILQ_INIT(&u->idle);
 	u->host = cfg->host ? strdup(cfg->host) : NULL;
 	u->unix_path = cfg->unix_path ? strdup(cfg->unix_path) : NULL;

@@ -12,7 +12,15 @@ struct tls_context;
 struct upstream;
 struct upstream_call;
 
+struct upstream_pool {
+	size_t open, idle;       /* connections for calls: all, and those that are kept */
+	uint64_t dialled, failed; /* attempts to open one, and those that came to nothing */
+	uint64_t reused;         /* calls on a kept connection */
+	uint64_t retried;        /* of them, those that went on a new one because it had died */
+};
+
 struct upstream_config {
+	const char *label;     /* "MCP server", for the log; copied */
 	const char *host;      /* name or literal address; NULL with unix_path */
 	uint16_t port;
 	const char *unix_path;
@@ -25,6 +33,7 @@ struct upstream_config {
 	/* Of the endpoint, for asking whether anything is answered (gateway/upstream_ask.h). NULL: connections must do. */
 	const char *authority, *target;
 	size_t max_idle;
+	struct upstream_pool *pool; /* counts in here, with others; outlives the loop's turn. NULL: for itself */
 };
 
 struct upstream_ops {
@@ -45,13 +54,6 @@ struct upstream_health {
 	uint32_t reason;   /* TP_REASON_NONE: calls get through; else how the last one failed to get any answer */
 	uint64_t seen_ms;  /* last result */
 	char detail[256];
-};
-
-struct upstream_pool {
-	size_t open, idle;       /* connections for calls: all, and those that are kept */
-	uint64_t dialled, failed; /* attempts to open one, and those that came to nothing */
-	uint64_t reused;         /* calls on a kept connection */
-	uint64_t retried;        /* of them, those that went on a new one because it had died */
 };
 
 int upstream_new(struct loop *l, const struct upstream_config *cfg, struct upstream **ret);

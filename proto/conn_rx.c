@@ -96,7 +96,7 @@ static bool on_hello(struct tp_conn *c, struct tp_event *ev)
 
 static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 {
-	uint64_t received, resumed, grace_ms;
+	uint64_t received = 0, resumed = 0, grace_ms;
 	bool had_session = c->has_session;
 	const char *bad = NULL;
 

@@ -8,7 +8,7 @@ enum { TP_FRAME_HEADER = 8 };
 enum { TP_FLAG_END = 0x01 };
 
 enum tp_frame_type {
-#define FRAME(id, type, scope, counted, flags, min, max) TP_##id = type,
+#define FRAME(id, type, scope, counted, flags, min, max) TP_##id = (type),
 #include "proto/frames.def"
 #undef FRAME
 };

@@ -127,5 +127,10 @@ int http1_write_end(struct buf *out); /* the empty line */
 enum { HTTP1_CHUNK_PREFIX_MAX = 18 };
 size_t http1_chunk_prefix(char dst[HTTP1_CHUNK_PREFIX_MAX], size_t len);
 
+/* Date and its like, in the one form that is written today (RFC 9110 5.6.7, IMF-fixdate): "Sun, 06 Nov 1994 08:49:37 GMT". -EINVAL. */
+enum { HTTP1_DATE_LEN = 29 };
+void http1_date_print(uint64_t unix_s, char out[HTTP1_DATE_LEN + 1]);
+int http1_date_parse(struct span s, uint64_t *ret_unix_s);
+
 /* The standard reason phrase, "Unknown" where there is none. */
 const char *http1_status_text(unsigned status);

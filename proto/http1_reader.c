@@ -180,13 +180,15 @@ static void body_begin(struct http1_reader *r)
 }
 
 /* What does not begin like a response never becomes one; its end may never come. */
-static bool begins_like_response(const struct http1_reader *r)
+static bool begins_like_response(const struct http1_reader *r, const uint8_t *p, size_t len)
 {
 	static const char version[] = "HTTP/";
+	struct span had = buf_span(&r->head_bytes);
+	size_t at = MIN(sizeof(version) - 1, had.len), left = sizeof(version) - 1 - at;
 
 	/* An empty line has an error of its own. */
-	return buf_bytes(&r->head_bytes)[0] == '\r' ||
-	       memcmp(buf_bytes(&r->head_bytes), version, MIN(buf_len(&r->head_bytes), sizeof(version) - 1)) == 0;
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a span with a length has bytes. */
+	return (had.len ? (uint8_t)had.p[0] : p[0]) == '\r' || memcmp(p, version + at, MIN(len, left)) == 0;
 }
 
 /* After -ENOMEM the reader is as before, so that the caller may try again. */
@@ -195,7 +197,11 @@ static int read_head(struct http1_reader *r, const uint8_t *p, size_t len, size_
 	size_t line_used = r->line_used, n_lines = r->n_lines, end = 0;
 	int e;
 
-	if (!head_scan(r, p, len, &end)) {
+	if (r->kind == HTTP1_RESPONSE && !begins_like_response(r, p, len))
+		http1_refuse(r, 502, "bad HTTP version");
+	else
+		(void)head_scan(r, p, len, &end);
+	if (r->state == S_BAD) {
 		head_free(r);
 		return 0;
 	}
@@ -206,11 +212,6 @@ static int read_head(struct http1_reader *r, const uint8_t *p, size_t len, size_
 		return e;
 	}
 	*used += end ? end : len;
-	if (!end && r->kind == HTTP1_RESPONSE && !begins_like_response(r)) {
-		http1_refuse(r, 502, "bad HTTP version");
-		head_free(r);
-		return 0;
-	}
 	if (!end)
 		return 0;
 	if (!http1_head_parse(r, r->n_lines - 1)) {

@@ -645,3 +645,30 @@ enum json_type json_next(struct json *j, struct json_token *ret)
 	}
 	return t;
 }
+
+/* A letter in lower case, with what else folds to one (K, dotted and dotless i, long s), and how many bytes it takes. */
+static char folded(struct span s, size_t i, size_t *ret_len)
+{
+	static const struct {
+		struct span form;
+		char letter;
+	} others[] = { { SPAN_INIT("\u212a"), 'k' }, { SPAN_INIT("\u0130"), 'i' }, { SPAN_INIT("\u0131"), 'i' }, { SPAN_INIT("\u017f"), 's' } };
+
+	for (size_t k = 0; (uint8_t)s.p[i] >= 0x80 && k < ARRAY_LEN(others); k++)
+		if (span_eq(others[k].form, span_make(s.p + i, MIN(others[k].form.len, s.len - i)))) {
+			*ret_len = others[k].form.len;
+			return others[k].letter;
+		}
+	*ret_len = 1;
+	return s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] - 'A' + 'a') : s.p[i];
+}
+
+bool json_key_is_similar(struct span wanted, struct span key)
+{
+	size_t w = 0, k = 0, w_len, k_len;
+
+	for (; w < wanted.len && k < key.len; w += w_len, k += k_len)
+		if (folded(wanted, w, &w_len) != folded(key, k, &k_len))
+			return false;
+	return w == wanted.len && k == key.len;
+}

@@ -106,3 +106,6 @@ const char *json_bad(const struct json *j);
 size_t json_utf8_encode(uint32_t c, char dst[4]);
 /* Valid UTF-8, as strict as in strings; any character. */
 bool json_utf8_valid(struct span s);
+/* Whether a decoded key is the wanted one for a reader that takes keys in any case, as some do (Go's encoding/json, Unicode's
+ * simple folding). */
+bool json_key_is_similar(struct span wanted, struct span key);

@@ -187,33 +187,6 @@ static const struct field *find_field(enum level level, const struct json_token 
 	return NULL;
 }
 
-/* A letter in lower case, with what else folds to one (K, dotted and dotless i, long s), and how many bytes it takes. */
-static char folded(struct span s, size_t i, size_t *ret_len)
-{
-	static const struct {
-		struct span form;
-		char letter;
-	} others[] = { { KEY("\u212a"), 'k' }, { KEY("\u0130"), 'i' }, { KEY("\u0131"), 'i' }, { KEY("\u017f"), 's' } };
-
-	for (size_t k = 0; (uint8_t)s.p[i] >= 0x80 && k < ARRAY_LEN(others); k++)
-		if (span_eq(others[k].form, span_make(s.p + i, MIN(others[k].form.len, s.len - i)))) {
-			*ret_len = others[k].form.len;
-			return others[k].letter;
-		}
-	*ret_len = 1;
-	return s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] - 'A' + 'a') : s.p[i];
-}
-
-static bool is_similar(struct span wanted, struct span key)
-{
-	size_t w = 0, k = 0, w_len, k_len;
-
-	for (; w < wanted.len && k < key.len; w += w_len, k += k_len)
-		if (folded(wanted, w, &w_len) != folded(key, k, &k_len))
-			return false;
-	return w == wanted.len && k == key.len;
-}
-
 /* Some servers take "Name" for "name": with both in a message, nobody could say which of them they go by. */
 static void check_case(struct mcp_scan *s, const struct json_token *key)
 {
@@ -223,7 +196,7 @@ static void check_case(struct mcp_scan *s, const struct json_token *key)
 			continue;
 		if (&fields[i] == s->field)
 			s->exact |= UINT32_C(1) << i;
-		else if (is_similar(fields[i].key, key->text))
+		else if (json_key_is_similar(fields[i].key, key->text))
 			s->similar |= UINT32_C(1) << i;
 	}
 	if (s->exact & s->similar)
@@ -556,7 +529,9 @@ void mcp_scan_message(const struct mcp_scan *s, size_t index, struct mcp_view *r
 
 struct span mcp_scan_id(const struct mcp_scan *s)
 {
-	return s->batch ? (struct span){ 0 } : text_of(s, &s->message, ID);
+	const struct span none = { NULL, 0 };
+
+	return s->batch ? none : text_of(s, &s->message, ID);
 }
 
 bool mcp_text_ok(struct span s)

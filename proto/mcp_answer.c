@@ -3,14 +3,13 @@
 #include "proto/jcs.h"
 #include "proto/json.h"
 #include "proto/mcp.h"
+#include "proto/sse.h"
 
 #include <errno.h>
 
 enum {
 	CODE_MAX = 32,
-	NUMBER_MAX = 32,    /* canonical numbers are shorter */
-	FIELD_MAX = 5,      /* "event" is the longest that matters */
-	EVENT_TYPE_MAX = 7, /* "message" */
+	NUMBER_MAX = 32, /* canonical numbers are shorter */
 };
 
 enum level { BODY, BATCH, MESSAGE, RESULT, ERROR };
@@ -37,16 +36,6 @@ struct slot {
 	struct mcp_outcome outcome;
 };
 
-enum line { LINE_FIELD, LINE_SPACE, LINE_DATA, LINE_TYPE, LINE_IGNORED };
-
-struct sse {
-	enum line line;
-	bool after_cr, has_data;
-	uint8_t field_len, type_len; /* one more than fits: longer */
-	char field[FIELD_MAX + 1], type[EVENT_TYPE_MAX + 1];
-	uint64_t events;
-};
-
 struct mcp_answer {
 	enum mcp_answer_form form;
 	struct json json;
@@ -61,6 +50,7 @@ struct mcp_answer {
 	size_t n_slots, n_said, n_settled;
 	struct slot nameless; /* an error without an id */
 	struct sse sse;
+	uint64_t events;
 };
 
 static const uint8_t bom[] = { 0xef, 0xbb, 0xbf };
@@ -403,125 +393,22 @@ static void body_end(struct mcp_answer *a, bool counts)
 
 /* ---- event streams ---- */
 
-static void begin_data(struct mcp_answer *a)
-{
-	if (a->sse.has_data)
-		body_bytes(a, "\n", 1);
-	else
-		begin_body(a);
-	a->sse.has_data = true;
-}
-
-/* The name of a field is complete; its value follows, or is empty. */
-static void begin_value(struct mcp_answer *a)
-{
-	struct sse *s = &a->sse;
-	struct span name = span_make(s->field, s->field_len);
-
-	s->line = LINE_IGNORED;
-	if (span_is(name, "data")) {
-		begin_data(a);
-		s->line = LINE_SPACE;
-	} else if (span_is(name, "event")) {
-		s->type_len = 0;
-		s->line = LINE_SPACE;
-	}
-}
-
-static uint8_t keep(char *dst, size_t have, size_t max, const uint8_t *p, size_t len)
-{
-	size_t n = MIN(len, max + 1 - have);
-
-	if (n)
-		memcpy(dst + have, p, n);
-	return (uint8_t)(have + n);
-}
-
-/* How many bytes belong to the name of the field, its colon included. */
-static size_t name_bytes(struct mcp_answer *a, const uint8_t *p, size_t len)
-{
-	const uint8_t *colon = memchr(p, ':', len);
-	struct sse *s = &a->sse;
-	size_t n = colon ? (size_t)(colon - p) : len;
-
-	s->field_len = keep(s->field, s->field_len, FIELD_MAX, p, n);
-	if (!colon)
-		return len;
-	begin_value(a);
-	return n + 1;
-}
-
-/* Bytes of one line. */
-static void line_bytes(struct mcp_answer *a, const uint8_t *p, size_t len)
-{
-	struct sse *s = &a->sse;
-	size_t n = 0;
-
-	if (s->line == LINE_FIELD && len)
-		n = name_bytes(a, p, len);
-	if (s->line == LINE_SPACE && n < len) {
-		s->line = s->field[0] == 'd' ? LINE_DATA : LINE_TYPE;
-		n += p[n] == ' ';
-	}
-	if (s->line == LINE_DATA)
-		body_bytes(a, p + n, len - n);
-	else if (s->line == LINE_TYPE)
-		s->type_len = keep(s->type, s->type_len, EVENT_TYPE_MAX, p + n, len - n);
-}
-
-static void dispatch(struct mcp_answer *a)
-{
-	struct sse *s = &a->sse;
-
-	if (s->has_data) {
-		s->events++;
-		body_end(a, s->type_len == 0 || span_is(span_make(s->type, s->type_len), "message"));
-	}
-	s->has_data = false;
-	s->type_len = 0;
-}
-
-static void line_end(struct mcp_answer *a)
-{
-	struct sse *s = &a->sse;
-
-	if (s->line == LINE_FIELD && s->field_len == 0)
-		dispatch(a);
-	else if (s->line == LINE_FIELD)
-		begin_value(a);
-	s->line = LINE_FIELD;
-	s->field_len = 0;
-}
-
-static const uint8_t *find(const uint8_t *p, const uint8_t *end, int c)
-{
-	const uint8_t *at = p < end ? memchr(p, c, (size_t)(end - p)) : NULL;
-
-	return at ? at : end;
-}
-
-/* Each of the two ends of lines is looked for anew only when it has been passed, so that no byte is looked at many times. */
 static void sse_bytes(struct mcp_answer *a, const uint8_t *p, size_t len)
 {
-	const uint8_t *end = p + len, *lf = find(p, end, '\n'), *cr = find(p, end, '\r'), *eol;
+	struct sse_item item;
 
-	if (a->sse.after_cr && len) {
-		a->sse.after_cr = false;
-		p += *p == '\n';
-	}
-	while (p < end) {
-		lf = lf < p ? find(p, end, '\n') : lf;
-		cr = cr < p ? find(p, end, '\r') : cr;
-		eol = MIN(lf, cr);
-		line_bytes(a, p, (size_t)(eol - p));
-		if (eol == end)
-			return;
-		line_end(a);
-		p = eol + 1;
-		if (eol == cr && p == end)
-			a->sse.after_cr = true;
-		else if (eol == cr && *p == '\n')
-			p++;
+	sse_feed(&a->sse, p, len);
+	while (sse_next(&a->sse, &item)) {
+		if (item.what == SSE_DATA) {
+			body_bytes(a, item.p, item.len);
+		} else if (item.what == SSE_LINE && item.first) {
+			begin_body(a);
+		} else if (item.what == SSE_LINE) {
+			body_bytes(a, "\n", 1);
+		} else if (item.what == SSE_EVENT) {
+			a->events++;
+			body_end(a, item.message);
+		}
 	}
 }
 
@@ -568,7 +455,7 @@ void mcp_answer_finish(struct mcp_answer *a)
 {
 	if (a->form == MCP_ANSWER_JSON)
 		body_end(a, a->bom == BOM_DONE);
-	else if (a->sse.has_data)
+	else if (sse_is_open(&a->sse))
 		body_end(a, false);
 	a->form = MCP_ANSWER_OTHER;
 }
@@ -588,5 +475,5 @@ bool mcp_answer_outcome(const struct mcp_answer *a, size_t index, struct mcp_out
 
 uint64_t mcp_answer_events(const struct mcp_answer *a)
 {
-	return a->sse.events;
+	return a->events;
 }

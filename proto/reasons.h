@@ -5,7 +5,7 @@
 #include "base/span.h"
 
 enum tp_reason {
-#define REASON(id, code, name, executed, http_status, rpc_code, text) TP_REASON_##id = code,
+#define REASON(id, code, name, executed, http_status, rpc_code, text) TP_REASON_##id = (code),
 #include "proto/reasons.def"
 #undef REASON
 };

@@ -2,6 +2,7 @@
 
 #include "proto/http1.h"
 #include "proto/reasons.h"
+#include "relay/cors.h"
 
 enum { BODY_MAX = 4096 };
 
@@ -32,13 +33,19 @@ static int write_body(struct buf *out, const struct answer *a)
 
 int answer_write(struct buf *out, const struct answer *a)
 {
+	char date[HTTP1_DATE_LEN + 1];
 	struct buf body;
 	int r;
 
+	http1_date_print(a->now_s, date);
 	buf_init(&body, BODY_MAX);
 	r = write_body(&body, a);
 	if (r == 0)
 		r = http1_write_status(out, a->status, (struct span){ NULL, 0 });
+	if (r == 0 && a->now_s)
+		r = http1_write_field(out, SPAN("Date"), span_of(date));
+	if (r == 0)
+		r = cors_write(out, a->cors, a->cors_origin);
 	if (r == 0)
 		r = buf_printf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s\r\n",
 			       buf_len(&body), a->close ? "Connection: close\r\n" : "", a->extra ? a->extra : "");

@@ -13,7 +13,10 @@ struct answer {
 	struct span id;       /* raw JSON, absent: null */
 	const char *call_id;  /* or NULL */
 	bool close;           /* Connection: close */
+	bool cors;               /* see cors_write() */
+	const char *cors_origin; /* or NULL */
 	bool head_only;       /* to HEAD: the body is described, not sent */
+	uint64_t now_s;       /* for Date; 0: none */
 };
 
 /* Appends head and body. -ENOBUFS, -ENOMEM. */

@@ -26,6 +26,7 @@ struct attached {
 	char tunnel_id[TUNNEL_ID_MAX + 1];
 	char session[2 * TP_SESSION_ID_BYTES + 1]; /* empty before WELCOME */
 	struct event *grace;
+	uint64_t grace_ms; /* as its gateway was told */
 	bool up;         /* attached now */
 	bool going_away; /* the gateway said so */
 	uint64_t lost_ms;
@@ -99,7 +100,7 @@ static void on_grace_over(evutil_socket_t fd, short what, void *user)
 
 	CHECK_OBJ(a, ATTACHED_MAGIC);
 	log_crowd(LOG_LEVEL_WARNING, WHO(a), "tunnel %s: session %.8s did not come back in %.0f s; %zu calls end with session-lost",
-		  a->tunnel_id, a->session, (double)a->relay->cfg->resume_grace_ms / 1000, tp_conn_streams(transport_conn(a->transport)));
+		  a->tunnel_id, a->session, (double)a->grace_ms / 1000, tp_conn_streams(transport_conn(a->transport)));
 	attached_end(a, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "its gateway did not come back in time");
 }
 
@@ -303,7 +304,7 @@ static bool session_waits(const struct relay *r, const char *tunnel_id)
 static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 {
 	struct attached *a = user;
-	const uint64_t grace_ms = a->relay->cfg->resume_grace_ms;
+	const uint64_t grace_ms = a->grace_ms;
 	const struct timeval tv = loop_timeval(grace_ms);
 	size_t open = tp_conn_streams(transport_conn(a->transport));
 
@@ -351,6 +352,7 @@ static int attached_new(struct relay *r, const char *tunnel_id, const uint8_t to
 	tp.version = "mcp-tunnel-relay/" MCP_TUNNEL_VERSION;
 	a->magic = ATTACHED_MAGIC;
 	a->relay = r;
+	a->grace_ms = tp.grace_ms;
 	snprintf(a->tunnel_id, sizeof(a->tunnel_id), "%s", tunnel_id);
 	a->hash = *hash;
 	memcpy(a->token, token, sizeof(a->token));

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/digest.h"
 #include "proto/mcp.h"
+#include "relay/cors.h"
 
 #define CALL_MAGIC 0x72636c6c
 
@@ -30,7 +31,7 @@ struct call {
 	void *user;
 	struct mcp_scan *scan; /* for the id; NULL for GET and DELETE */
 	char id[UUID_TEXT_LEN + 1];
-	uint64_t request_bytes;
+	uint64_t request_bytes, max_bytes;
 	struct audit_calls *audit; /* NULL: no call, nothing is written down, or over */
 	struct buf body;           /* with audit: the whole request body, until its record is accepted */
 	size_t sent;               /* of it */
@@ -38,6 +39,7 @@ struct call {
 	uint64_t started_us, complete_us; /* complete_us 0: the request is not, or it is no POST */
 	bool request_ended;
 	bool close_after; /* the agent said Connection: close */
+	const char *cors_origin;
 	/* the answer */
 	struct buf head, data;
 	enum framing framing;
@@ -141,10 +143,12 @@ int call_new(struct relay *r, const struct call_start *start, const struct call_
 	c->user = user;
 	c->request_ended = start->end;
 	c->close_after = !start->head->keep_alive;
+	c->cors_origin = start->cors_origin;
 	c->started_us = loop_now_us(r->loop);
 	buf_init(&c->head, HEAD_OUT_MAX);
 	buf_init(&c->data, DATA_OUT_MAX);
-	buf_init(&c->body, r->cfg->max_request_bytes);
+	c->max_bytes = r->cfg->max_request_bytes;
+	buf_init(&c->body, c->max_bytes);
 	rc = uuid7_make(clock_wall_us() / 1000, c->id);
 	if (rc == 0 && span_is(start->head->method, "POST"))
 		rc = new_post(c, start);
@@ -273,7 +277,7 @@ uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
 	c->request_ended = end;
 	if (end && c->scan)
 		c->complete_us = loop_now_us(c->relay->loop);
-	if (c->request_bytes > c->relay->cfg->max_request_bytes)
+	if (c->request_bytes > c->max_bytes)
 		return body_fails(c, TP_REASON_TOO_LARGE, "--max-request-bytes of the relay");
 	if (c->scan && mcp_scan_feed(c->scan, p, len) < 0)
 		return body_fails(c, TP_REASON_REFUSED, "out of memory");
@@ -352,8 +356,11 @@ static int write_head(struct call *c, const struct tp_event *ev)
 		return -EINVAL;
 	r = http1_write_status(&c->head, (unsigned)status, (struct span){ NULL, 0 });
 	for (size_t i = 0; i < ev->n_fields && r == 0; i++)
-		if (ev->fields[i].name.p[0] != ':' && !field_is_ours(ev->fields[i].name))
+		if (ev->fields[i].name.p[0] != ':' && !field_is_ours(ev->fields[i].name) &&
+		    !(c->cors_origin && cors_replaces(ev->fields[i].name)))
 			r = http1_write_field(&c->head, ev->fields[i].name, ev->fields[i].value);
+	if (r == 0)
+		r = cors_write(&c->head, c->relay->cfg->n_cors > 0, c->cors_origin);
 	if (r == 0)
 		r = write_framing(c, ev, (unsigned)status);
 	/* The rest of the request would be read as the next one; a relay that stops takes no next one. */

@@ -23,6 +23,7 @@ struct call_start {
 	const struct request *request;
 	const char *agent;      /* name, or "unknown" */
 	const char *agent_auth; /* "bearer" or "none" */
+	const char *cors_origin; /* see cors_write(); stays as long as the call; or NULL */
 	bool end;               /* there is no body */
 };
 

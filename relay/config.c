@@ -52,24 +52,33 @@ static int finish_agent_auth(struct config *c, struct relay_config *cfg)
 	return 0;
 }
 
-static int finish_origins(struct config *c, struct relay_config *cfg)
+static int finish_origins_of(struct config *c, struct relay_config *cfg, const char *option, const struct config_list *list)
 {
 	const char *why;
 
-	if (cfg->origin_urls.n == 0)
+	for (size_t i = 0; i < list->n; i++) {
+		const char *text = list->items[i].text;
+
+		if (url_parse(span_of(text), URL_HTTP | URL_HTTPS | URL_NO_PATH, &cfg->origins[cfg->n_origins], &why) < 0)
+			return config_fail(c, option, text, "is not an origin: %s; give https://HOST[:PORT] or http://HOST[:PORT]", why);
+		cfg->n_origins++;
+	}
+	return 0;
+}
+
+static int finish_origins(struct config *c, struct relay_config *cfg)
+{
+	size_t n = cfg->cors_urls.n + cfg->origin_urls.n;
+	int r;
+
+	if (n == 0)
 		return 0;
-	cfg->origins = calloc(cfg->origin_urls.n, sizeof(*cfg->origins));
+	cfg->origins = calloc(n, sizeof(*cfg->origins));
 	if (!cfg->origins)
 		return config_fail(c, "allowed-origin", NULL, "out of memory");
-	for (size_t i = 0; i < cfg->origin_urls.n; i++) {
-		const char *text = cfg->origin_urls.items[i].text;
-
-		if (url_parse(span_of(text), URL_HTTP | URL_HTTPS | URL_NO_PATH, &cfg->origins[i], &why) < 0)
-			return config_fail(c, "allowed-origin", text,
-					   "is not an origin: %s; give https://HOST[:PORT] or http://HOST[:PORT]", why);
-	}
-	cfg->n_origins = cfg->origin_urls.n;
-	return 0;
+	r = finish_origins_of(c, cfg, "cors-origin", &cfg->cors_urls);
+	cfg->n_cors = cfg->n_origins;
+	return r < 0 ? r : finish_origins_of(c, cfg, "allowed-origin", &cfg->origin_urls);
 }
 
 static int finish(struct config *c, void *target)
@@ -86,6 +95,8 @@ static int finish(struct config *c, void *target)
 		r = finish_agent_auth(c, cfg);
 	if (r == 0)
 		r = finish_origins(c, cfg);
+	if (r == 0 && cfg->json && !cfg->doctor)
+		r = config_fail(c, "json", NULL, "it goes with --doctor only");
 	if (r == 0)
 		r = audit_options_finish(c, &cfg->audit);
 	if (r == 0)
@@ -113,9 +124,60 @@ int relay_config_load(struct relay_config *cfg, int argc, char **argv, char *err
 
 	*cfg = (struct relay_config){ 0 };
 	r = config_load(&spec, argc, argv, cfg, err, err_size);
-	if (r != 0)
+	if (r != 0) {
 		relay_config_done(cfg);
-	return r;
+		return r;
+	}
+	cfg->argc = argc;
+	cfg->argv = argv;
+	return 0;
+}
+
+int relay_config_again(const struct relay_config *first, struct relay_config *ret, char *err, size_t err_size)
+{
+	return relay_config_load(ret, first->argc, first->argv, err, err_size);
+}
+
+void relay_config_compare(const struct relay_config *a, const struct relay_config *b, struct config_changes *ret)
+{
+	config_compare(&spec, a, b, ret);
+}
+
+static size_t size_of(enum config_type type)
+{
+	switch (type) {
+	case CONFIG_DURATION:
+	case CONFIG_SIZE:
+		return sizeof(uint64_t);
+	case CONFIG_COUNT:
+		return sizeof(unsigned);
+	case CONFIG_BOOL:
+		return sizeof(bool);
+	case CONFIG_CHOICE:
+		return sizeof(int);
+	case CONFIG_LIST:
+		return sizeof(struct config_list);
+	case CONFIG_URL:
+		return sizeof(struct url);
+	case CONFIG_STRING:
+	case CONFIG_FILE:
+		return sizeof(char *);
+	case CONFIG_HEADING:
+	case CONFIG_ACTION:
+		break;
+	}
+	return 0;
+}
+
+void relay_config_take_live(struct relay_config *cfg, const struct relay_config *from)
+{
+	for (size_t i = 0; i < ARRAY_LEN(options); i++)
+		if (options[i].flags & CONFIG_LIVE)
+			memcpy((char *)cfg + options[i].offset, (const char *)from + options[i].offset, size_of(options[i].type));
+	cfg->origins = from->origins;
+	cfg->n_origins = from->n_origins;
+	cfg->n_cors = from->n_cors;
+	cfg->log_level = from->log_level;
 }
 
 void relay_config_done(struct relay_config *cfg)
@@ -125,16 +187,25 @@ void relay_config_done(struct relay_config *cfg)
 	*cfg = (struct relay_config){ 0 };
 }
 
-bool relay_config_origin_allowed(const struct relay_config *cfg, struct span origin)
+static bool is_one_of(const struct url *origins, size_t n, struct span origin)
 {
 	const char *why;
 	struct url u;
 
-	if (url_parse(origin, URL_HTTP | URL_HTTPS | URL_NO_PATH, &u, &why) < 0)
+	if (n == 0 || url_parse(origin, URL_HTTP | URL_HTTPS | URL_NO_PATH, &u, &why) < 0)
 		return false;
-	for (size_t i = 0; i < cfg->n_origins; i++)
-		if (cfg->origins[i].scheme == u.scheme && cfg->origins[i].port == u.port &&
-		    strcmp(cfg->origins[i].host, u.host) == 0)
+	for (size_t i = 0; i < n; i++)
+		if (origins[i].scheme == u.scheme && origins[i].port == u.port && strcmp(origins[i].host, u.host) == 0)
 			return true;
 	return false;
+}
+
+bool relay_config_origin_allowed(const struct relay_config *cfg, struct span origin)
+{
+	return is_one_of(cfg->origins, cfg->n_origins, origin);
+}
+
+bool relay_config_origin_is_cors(const struct relay_config *cfg, struct span origin)
+{
+	return is_one_of(cfg->origins, cfg->n_cors, origin);
 }

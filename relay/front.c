@@ -1,7 +1,10 @@
 #include "relay/front.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -10,11 +13,11 @@
 #include "relay/records.h"
 
 enum {
-	OPEN_TIMEOUT_MS = 10 * 1000, /* TLS handshake */
-	HEAD_TIMEOUT_MS = 10 * 1000, /* a request head, from its first byte */
-	IDLE_TIMEOUT_MS = 75 * 1000, /* between requests */
-	BODY_TIMEOUT_MS = 60 * 1000, /* without a byte of the body */
 	LINGER_MS = 2 * 1000,
+	/* Whether an agent that waits for events is still there: gone after two minutes without an answer. */
+	ALIVE_IDLE_S = 60,
+	ALIVE_AGAIN_S = 15,
+	ALIVE_TIMES = 4,
 	NOTSENT_LOWAT = 64 * 1024,
 	OUT_MAX = 64 * 1024,
 	EARLY_MAX = 256 * 1024, /* bytes behind the request that is being served; one read at most, then reading pauses */
@@ -23,17 +26,37 @@ enum {
 static void read_bytes(struct front *f, const uint8_t *p, size_t len);
 static void on_hold_expired(void *user);
 
+/* How long it may stay like this; 0: other things end it. */
+static uint64_t time_for(const struct relay_config *cfg, enum front_state state)
+{
+	switch (state) {
+	case FRONT_IDLE:
+		return cfg->idle_timeout_ms;
+	case FRONT_HEAD:
+	case FRONT_UPGRADING:
+		return cfg->head_timeout_ms;
+	case FRONT_BODY: /* from one byte to the next */
+	case FRONT_REFUSING:
+	case FRONT_ANSWERED:
+		return cfg->body_timeout_ms;
+	case FRONT_HELD: /* relay/hold.h counts its time */
+	case FRONT_CALL:
+	case FRONT_CLOSING:
+		break;
+	}
+	return 0;
+}
+
 void front_set_state(struct front *f, enum front_state state)
 {
-	static const uint64_t limits[] = {
-		[FRONT_IDLE] = IDLE_TIMEOUT_MS,	    [FRONT_HEAD] = HEAD_TIMEOUT_MS,	[FRONT_BODY] = BODY_TIMEOUT_MS,
-		[FRONT_HELD] = 0, /* relay/hold.h counts its time */
-		[FRONT_CALL] = 0,		    [FRONT_REFUSING] = BODY_TIMEOUT_MS, [FRONT_ANSWERED] = BODY_TIMEOUT_MS,
-		[FRONT_UPGRADING] = OPEN_TIMEOUT_MS, [FRONT_CLOSING] = 0,
-	};
+	uint64_t limit_ms = time_for(f->relay->cfg, state), now = loop_now_ms(f->relay->loop);
 
+	if (state == FRONT_BODY && f->state != FRONT_BODY) {
+		f->body_began_ms = now;
+		f->body_bytes = 0;
+	}
 	f->state = state;
-	f->deadline_ms = limits[state] ? loop_now_ms(f->relay->loop) + limits[state] : UINT64_MAX;
+	f->deadline_ms = limit_ms ? now + limit_ms : UINT64_MAX;
 }
 
 static void front_gone(void *p)
@@ -61,6 +84,8 @@ void front_free(struct front *f)
 	buf_done(&f->out);
 	buf_done(&f->early);
 	audit_hash_done(&f->hash);
+	limits_leave(&f->ticket);
+	free(f->cors_origin);
 	loop_free_later(f->relay->loop, front_gone, f);
 }
 
@@ -74,10 +99,31 @@ void front_close(struct front *f)
 
 void front_set_paused(struct front *f, bool paused)
 {
+	uint64_t now = loop_now_ms(f->relay->loop);
+
 	if (f->paused == paused || !f->channel)
 		return;
 	f->paused = paused;
+	if (paused) {
+		f->paused_ms = now;
+	} else if (f->state == FRONT_BODY) {
+		/* It may have been paused before its body began: while it was held. */
+		f->body_began_ms += now - MAX(f->paused_ms, f->body_began_ms);
+		front_set_state(f, FRONT_BODY);
+	}
 	channel_pause(f->channel, paused);
+}
+
+/* A page that may read what comes of its request. */
+static void note_origin(struct front *f)
+{
+	size_t n;
+	struct span origin = http1_field_get(&f->reader.head, "Origin", &n);
+
+	free(f->cors_origin);
+	f->cors_origin = NULL;
+	if (n == 1 && relay_config_origin_is_cors(f->relay->cfg, origin))
+		f->cors_origin = strndup(origin.p, origin.len);
 }
 
 static void on_head(struct front *f)
@@ -89,6 +135,7 @@ static void on_head(struct front *f)
 	f->body_ended = h->body == HTTP1_BODY_NONE;
 	f->close_after = !h->keep_alive || f->relay->stopping;
 	f->refusal_call[0] = '\0';
+	note_origin(f);
 	hold_renew(&f->held);
 	front_serve_head(f);
 }
@@ -99,6 +146,7 @@ static void on_body(struct front *f, struct span data, bool end)
 
 	f->body_ended = end;
 	if (f->state == FRONT_BODY) {
+		f->body_bytes += data.len;
 		reason = call_body(f->call, (const uint8_t *)data.p, data.len, end);
 		if (reason != TP_REASON_NONE && !call_has_begun(f->call)) {
 			front_refuse_reason(f, reason, reason == TP_REASON_TOO_LARGE ? "--max-request-bytes of the relay" : "out of memory");
@@ -119,18 +167,23 @@ static void on_body(struct front *f, struct span data, bool end)
 	}
 }
 
-static void on_bad(struct front *f, const struct http1_event *ev)
+/* Nothing more is read. */
+static void refuse_rest(struct front *f, unsigned status, uint32_t reason, const char *text)
 {
-	if (f->call && call_has_begun(f->call)) {
-		front_close(f);
-		return;
-	}
 	f->close_after = true;
 	f->body_ended = true;
 	f->head_only = false;
 	if (!f->call)
 		f->refusal_call[0] = '\0';
-	front_refuse(f, ev->status, NULL, TP_REASON_BAD_REQUEST, ev->error, NULL);
+	front_refuse(f, status, NULL, reason, text, NULL);
+}
+
+static void on_bad(struct front *f, const struct http1_event *ev)
+{
+	if (f->call && call_has_begun(f->call))
+		front_close(f);
+	else
+		refuse_rest(f, ev->status, TP_REASON_BAD_REQUEST, ev->error);
 }
 
 static void on_reader_event(struct front *f, const struct http1_event *ev)
@@ -216,6 +269,9 @@ static void next_request(struct front *f)
 		return;
 	}
 	f->call = call_free(f->call);
+	limits_leave(&f->ticket);
+	free(f->cors_origin);
+	f->cors_origin = NULL;
 	http1_reader_next(&f->reader);
 	front_set_state(f, FRONT_IDLE);
 	read_early(f);
@@ -317,6 +373,8 @@ static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
 	}
 	if (!buf_len(&f->out) && f->call && (f->state == FRONT_BODY || f->state == FRONT_CALL))
 		n += call_pull(f->call, dst + n, room - n);
+	if (n)
+		f->sent_ms = loop_now_ms(f->relay->loop);
 	/* Chunks leave a few bytes of the room unused, which reads as "nothing more". */
 	if (n && f->call && call_has_output(f->call))
 		channel_want_write(f->channel);
@@ -336,6 +394,8 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 	CHECK_OBJ(f, FRONT_MAGIC);
 	if (end == CHANNEL_TLS)
 		log_debug("an agent's or gateway's connection: %s", detail);
+	if (end == CHANNEL_TIMEOUT)
+		f->relay->counters.connections_closed[TP_REASON_TOO_SLOW]++;
 	f->channel = NULL;
 	front_free(f);
 }
@@ -346,32 +406,85 @@ static const struct channel_ops channel_callbacks = {
 	.on_closed = on_channel_closed,
 };
 
-void front_new(struct relay *r, int take_fd, struct tls_context *tls)
+/* Of TCP alone; for a UNIX socket it does nothing. */
+static void keep_alive(int fd)
+{
+	const int on = 1, idle = ALIVE_IDLE_S, again = ALIVE_AGAIN_S, times = ALIVE_TIMES;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &again, sizeof(again));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
+}
+
+/* Before TLS: all that it costs is the accept(). NULL: one too many. */
+static struct address_ticket *enter(struct relay *r, int fd, bool by_address)
+{
+	const struct addresses_config limit = { r->cfg->max_connections, r->cfg->max_address_connections };
+	struct address_ticket *t = calloc(1, sizeof(*t));
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	uint32_t reason;
+
+	/* One that is gone already has no name any more. */
+	by_address = by_address && getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
+	reason = t ? addresses_enter(r->addresses, &limit, by_address ? (struct sockaddr *)&peer : NULL, t) : TP_REASON_REFUSED;
+	if (reason == TP_REASON_NONE)
+		return t;
+	r->counters.connections_closed[reason]++;
+	front_tell_full(r, reason, by_address ? (struct sockaddr *)&peer : NULL, len);
+	free(t);
+	return NULL;
+}
+
+/* With its socket, whoever has that by then: a gateway's session, or nobody while the last bytes go out. */
+static void on_gone(void *user)
+{
+	struct address_ticket *t = user;
+
+	addresses_leave(t);
+	free(t);
+}
+
+static int open_channel(struct front *f, int take_fd, struct tls_context *tls)
 {
 	const struct channel_options opt = {
 		.tls = tls,
 		.server = true,
-		.open_timeout_ms = OPEN_TIMEOUT_MS,
+		.open_timeout_ms = f->relay->cfg->head_timeout_ms,
 		.notsent_lowat = NOTSENT_LOWAT,
 	};
-	struct front *f = calloc(1, sizeof(*f));
 
+	keep_alive(take_fd);
+	return channel_new(f->relay->loop, take_fd, &opt, &channel_callbacks, f, &f->channel);
+}
+
+void front_new(struct relay *r, int take_fd, struct tls_context *tls, bool by_address)
+{
+	struct address_ticket *t = enter(r, take_fd, by_address);
+	struct front *f = t ? calloc(1, sizeof(*f)) : NULL;
+
+	r->counters.agent_connections++;
 	if (!f) {
+		if (t)
+			on_gone(t);
 		close(take_fd);
 		return;
 	}
 	f->magic = FRONT_MAGIC;
 	f->relay = r;
+	f->sent_ms = loop_now_ms(r->loop);
 	http1_reader_init(&f->reader, HTTP1_REQUEST);
 	buf_init(&f->out, OUT_MAX);
 	buf_init(&f->early, EARLY_MAX);
 	loop_task_init(&f->turn, on_turn, f);
 	f->held = (struct held){ .on_attached = on_hold_attached, .on_expired = on_hold_expired, .user = f };
-	if (channel_new(r->loop, take_fd, &opt, &channel_callbacks, f, &f->channel) < 0) {
+	if (open_channel(f, take_fd, tls) < 0) {
+		on_gone(t);
 		free(f);
 		return;
 	}
-	r->counters.agent_connections++;
+	channel_when_gone(f->channel, on_gone, t);
 	TAILQ_INSERT_TAIL(&r->fronts, f, link);
 	front_set_state(f, FRONT_IDLE);
 }
@@ -397,6 +510,64 @@ void front_revoke(struct relay *r)
 	}
 }
 
+/* Bytes for the agent that it has not taken. */
+static bool has_output(const struct front *f)
+{
+	return buf_len(&f->out) || (f->call && call_has_output(f->call));
+}
+
+static bool is_unread(struct front *f, uint64_t now)
+{
+	if (!has_output(f))
+		f->sent_ms = now;
+	return (f->state == FRONT_BODY || f->state == FRONT_CALL) && now - f->sent_ms >= f->relay->cfg->send_timeout_ms;
+}
+
+static bool is_late(const struct front *f, uint64_t now)
+{
+	uint64_t allowed_ms = f->relay->cfg->body_timeout_ms + f->body_bytes * 1000 / FRONT_BODY_RATE_MIN;
+
+	if (f->state != FRONT_BODY)
+		return now >= f->deadline_ms;
+	/* A body that the gateway does not take yet is not late. */
+	return !f->paused && (now >= f->deadline_ms || now - f->body_began_ms > allowed_ms);
+}
+
+static void end_call(struct front *f, uint32_t reason, const char *detail)
+{
+	call_abort(f->call, reason, detail);
+	if (f->state == FRONT_REFUSING)
+		front_write_answer(f);
+	if (f->state != FRONT_ANSWERED)
+		front_free(f);
+}
+
+static void on_late(struct front *f)
+{
+	uint64_t *closed = f->relay->counters.connections_closed;
+
+	switch (f->state) {
+	case FRONT_IDLE:
+		front_close(f);
+		break;
+	case FRONT_HEAD:
+		closed[TP_REASON_TOO_SLOW]++;
+		refuse_rest(f, 408, TP_REASON_TOO_SLOW, "the head of the request did not come in --head-timeout of the relay");
+		break;
+	case FRONT_BODY:
+		closed[TP_REASON_TOO_SLOW]++;
+		end_call(f, TP_REASON_TOO_SLOW, "--body-timeout of the relay");
+		break;
+	case FRONT_REFUSING:
+		closed[TP_REASON_TOO_SLOW]++;
+		front_write_answer(f);
+		break;
+	default:
+		closed[TP_REASON_NOT_READ] += f->state == FRONT_ANSWERED;
+		front_free(f);
+	}
+}
+
 void front_sweep(struct relay *r)
 {
 	uint64_t now = loop_now_ms(r->loop);
@@ -404,13 +575,13 @@ void front_sweep(struct relay *r)
 
 	for (f = TAILQ_FIRST(&r->fronts); f; f = next) {
 		next = TAILQ_NEXT(f, link);
-		/* A body that the gateway does not take yet is not late. */
-		if (now < f->deadline_ms || (f->paused && f->state == FRONT_BODY))
-			continue;
-		if (f->state == FRONT_IDLE)
-			front_close(f);
-		else
+		if (is_unread(f, now)) {
+			r->counters.connections_closed[TP_REASON_NOT_READ]++;
+			call_abort(f->call, TP_REASON_NOT_READ, "--send-timeout of the relay");
 			front_free(f);
+		} else if (is_late(f, now)) {
+			on_late(f);
+		}
 	}
 }
 

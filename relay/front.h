@@ -3,8 +3,9 @@
 
 #include "relay/relay.h"
 
-/* An accepted socket. tls: NULL for a plain listener. */
-void front_new(struct relay *r, int take_fd, struct tls_context *tls);
+/* An accepted socket; closed at once where there are too many. tls: NULL for a plain listener. by_address: connections of one address are
+ * limited, too. */
+void front_new(struct relay *r, int take_fd, struct tls_context *tls, bool by_address);
 
 /* Ends the calls of agents whose key is no longer valid. */
 void front_revoke(struct relay *r);

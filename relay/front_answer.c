@@ -1,6 +1,7 @@
+#include <netdb.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "base/log_limit.h"
 #include "relay/front_private.h"
 #include "relay/records.h"
 
@@ -18,6 +19,9 @@ void front_write_answer(struct front *f)
 		f->close_after = true;
 	a.close = f->close_after;
 	a.head_only = f->head_only;
+	a.now_s = clock_wall_us() / 1000000;
+	a.cors = f->relay->cfg->n_cors > 0;
+	a.cors_origin = f->cors_origin;
 	f->relay->counters.refused[MIN(a.reason, (uint32_t)ARRAY_LEN(f->relay->counters.refused) - 1)]++;
 	log_debug("answered %u (%s)%s%s", a.status, tp_reason_name(a.reason), a.call_id ? ", call " : "", a.call_id ? a.call_id : "");
 	if (answer_write(&f->out, &a) < 0) {
@@ -50,17 +54,36 @@ void front_refuse(struct front *f, unsigned status, const char *extra, uint32_t 
 void front_refuse_reason(struct front *f, uint32_t reason, const char *detail)
 {
 	const struct tp_reason_info *info = tp_reason_info(reason);
-	const char *extra = info->http_status == 503 ? "Retry-After: 2\r\n" : NULL;
+	/* A rate is a whole number a second: by then there is room for one more. */
+	const char *extra = info->http_status == 503 ? "Retry-After: 2\r\n" : info->http_status == 429 ? "Retry-After: 1\r\n" : NULL;
 
 	if (f->call)
 		snprintf(f->refusal_call, sizeof(f->refusal_call), "%s", call_id(f->call));
 	front_refuse(f, info->http_status, extra, reason, NULL, detail);
 }
 
-void front_deny(struct front *f, const struct request *q, const char *agent, const struct attached *a, uint32_t reason, const char *detail)
+void front_refuse_call(struct front *f, uint32_t reason, const char *detail)
 {
-	records_denied(f->relay, q, &f->reader.head, agent, a, reason, detail);
 	if (mcp_scan_new(&f->scan) < 0)
 		f->scan = NULL;
 	front_refuse_reason(f, reason, detail);
+}
+
+void front_deny(struct front *f, const struct request *q, const char *agent, const struct attached *a, uint32_t reason, const char *detail)
+{
+	records_denied(f->relay, q, &f->reader.head, agent, a, reason, detail);
+	front_refuse_call(f, reason, detail);
+}
+
+void front_tell_full(struct relay *r, uint32_t reason, const struct sockaddr *peer, socklen_t len)
+{
+	bool all = reason == TP_REASON_CONNECTIONS;
+	char from[64] = "";
+
+	if (peer && getnameinfo(peer, len, from, sizeof(from), NULL, 0, NI_NUMERICHOST) != 0)
+		from[0] = '\0';
+	log_few(LOG_LEVEL_WARNING, NULL, 0, "a connection%s%s was closed at once: %s", from[0] ? " from " : "", from,
+		reason == TP_REASON_REFUSED ? "out of memory"
+		: all                       ? "there are --max-connections already"
+					    : "there are --max-connections-per-address of its address already");
 }

@@ -9,10 +9,14 @@
 #include "relay/answer.h"
 #include "relay/call.h"
 #include "relay/front.h"
+#include "relay/limits.h"
 
 #define FRONT_MAGIC 0x66726e74
 
-enum { FRONT_DISCARD_MAX = 64 * 1024 }; /* of a refused body; larger ones are not read to their end */
+enum {
+	FRONT_DISCARD_MAX = 64 * 1024, /* of a refused body; larger ones are not read to their end */
+	FRONT_BODY_RATE_MIN = 512,     /* bytes a second, over all the time that we took them */
+};
 
 enum front_state {
 	FRONT_IDLE,      /* nothing of a request has come */
@@ -46,6 +50,11 @@ struct front {
 	bool close_after; /* the connection ends with this answer */
 	bool paused;
 	uint64_t deadline_ms;
+	uint64_t body_began_ms, body_bytes; /* BODY; began: moved on by the time in which we took nothing */
+	uint64_t paused_ms;                 /* since when */
+	uint64_t sent_ms;                   /* when the agent last took something, or there was nothing for it */
+	struct limits_ticket ticket; /* of the request */
+	char *cors_origin;           /* of the request; NULL: it is none of --cors-origin */
 	struct held held;
 	struct loop_task turn; /* after the answer has been pulled */
 	char tunnel_id[TUNNEL_ID_MAX + 1]; /* UPGRADING */
@@ -63,6 +72,9 @@ void front_free(struct front *f);
 /* What has been written still goes out. An answer that was cut is seen to be, by its framing. */
 void front_close(struct front *f);
 
+/* A connection was closed at once; peer may be NULL. */
+void front_tell_full(struct relay *r, uint32_t reason, const struct sockaddr *peer, socklen_t len);
+
 /* front_serve.c: what the head asks for: done, refused, or made to wait. */
 void front_serve_head(struct front *f);
 /* It has waited in vain. */
@@ -71,7 +83,9 @@ void front_serve_expired(struct front *f);
 /* front_answer.c: answers with an error, at once when the request is complete, else when its body has been read for the id. */
 void front_refuse(struct front *f, unsigned status, const char *extra, uint32_t reason, const char *text, const char *detail);
 void front_refuse_reason(struct front *f, uint32_t reason, const char *detail);
-/* A call that no gateway has seen anything of; with its record. The id of its message has still to be found. */
+/* A call that no gateway has seen anything of. The id of its message has still to be found. */
+void front_refuse_call(struct front *f, uint32_t reason, const char *detail);
+/* The same, with its record. */
 void front_deny(struct front *f, const struct request *q, const char *agent, const struct attached *a, uint32_t reason, const char *detail);
 /* The answer of a refusal, now. */
 void front_write_answer(struct front *f);

@@ -6,6 +6,7 @@
 #include "base/log_limit.h"
 #include "daemon/upgrade.h"
 #include "relay/attach.h"
+#include "relay/cors.h"
 #include "relay/front_private.h"
 #include "relay/records.h"
 
@@ -56,6 +57,7 @@ static void start_call(struct front *f, const struct request *q, const char *age
 		.request = q,
 		.agent = agent,
 		.agent_auth = relay_agent_auth(f->relay),
+		.cors_origin = f->cors_origin,
 		.end = h->body == HTTP1_BODY_NONE,
 	};
 	int r;
@@ -132,7 +134,7 @@ static void begin_upgrade(struct front *f, const struct request *q)
 		return;
 	}
 	snprintf(f->tunnel_id, sizeof(f->tunnel_id), "%s", tunnel);
-	if (digest_sha256(q->key.p, q->key.len, f->secret) < 0 || audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h) < 0) {
+	if (digest_sha256(q->key.p, q->key.len, f->secret) < 0 || audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h, clock_wall_us() / 1000000) < 0) {
 		front_close(f);
 		return;
 	}
@@ -152,7 +154,7 @@ static const char *check_agent(const struct relay *r, const struct request *q)
 static const char *local_name(struct front *f)
 {
 	static const char mapped[] = "::ffff:";
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = { 0 };
 	socklen_t len = sizeof(ss);
 
 	if (f->local[0])
@@ -172,8 +174,9 @@ static void refuse_agent(struct front *f, const struct request *q)
 	char peer[128];
 
 	channel_peer(f->channel, peer, sizeof(peer));
-	if (tunnel.p)
-		records_auth_failure(f->relay, tunnel, peer, q->key.p ? "an agent gave a key that is not valid" : "an agent gave no key");
+	/* A tunnel that is not there costs the same. */
+	records_auth_failure(f->relay, tunnel, peer,
+			     q->key.p ? "an agent gave a key that is not valid" : "an agent gave no key");
 	front_refuse(f, 401, "WWW-Authenticate: Bearer realm=\"mcp-tunnel\"\r\n", TP_REASON_BAD_REQUEST,
 	       "no key, or a wrong one: send Authorization: Bearer KEY", NULL);
 }
@@ -195,6 +198,66 @@ static int keep_key(struct front *f, const struct request *q)
 	return digest_sha256(q->key.p, q->key.len, f->secret);
 }
 
+/* It needs no key, says nothing about tunnels, and is the same for those that are not there. */
+static void answer_preflight(struct front *f)
+{
+	if (!f->cors_origin) {
+		front_refuse(f, request_bad_method.status, request_bad_method.extra, request_bad_method.reason, request_bad_method.text, NULL);
+		return;
+	}
+	f->relay->counters.preflights++;
+	if (cors_write_preflight(&f->out, &f->reader.head, f->cors_origin, f->close_after) < 0) {
+		front_close(f);
+		return;
+	}
+	front_set_state(f, FRONT_ANSWERED);
+	channel_want_write(f->channel);
+}
+
+static const char *option_of(uint32_t reason)
+{
+	switch (reason) {
+	case TP_REASON_AGENT_RATE:
+		return "--agent-rate of the relay";
+	case TP_REASON_TUNNEL_RATE:
+		return "--tunnel-rate of the relay";
+	case TP_REASON_AGENT_STREAMS:
+		return "--max-streams-per-agent of the relay";
+	default:
+		return "out of memory";
+	}
+}
+
+/* What an agent does too often must not fill log and records. */
+static void deny_limited(struct front *f, const struct request *q, const char *agent, uint32_t reason)
+{
+	const char *option = option_of(reason);
+	uint64_t skipped;
+	char detail[128];
+
+	if (limits_record(f->relay->limits, q->tunnel, agent, loop_now_ms(f->relay->loop), &skipped)) {
+		snprintf(detail, sizeof(detail), skipped ? "%s; %llu more of this agent before have no record" : "%s", option,
+			 (unsigned long long)skipped);
+		log_few(LOG_LEVEL_INFO, NULL, 0, "tunnel %.*s: a request of agent %s is refused (%s): %s", SPAN_FMT(q->tunnel),
+			agent, tp_reason_name(reason), detail);
+		records_denied(f->relay, q, &f->reader.head, agent, NULL, reason, detail);
+	}
+	front_refuse_call(f, reason, option);
+}
+
+/* One that waited has its ticket. */
+static bool is_within_limits(struct front *f, const struct request *q, const char *agent)
+{
+	uint32_t reason;
+
+	if (f->ticket.agent)
+		return true;
+	reason = limits_enter(f->relay->limits, q->tunnel, agent, loop_now_ms(f->relay->loop), &f->ticket);
+	if (reason != TP_REASON_NONE)
+		deny_limited(f, q, agent, reason);
+	return reason == TP_REASON_NONE;
+}
+
 void front_serve_head(struct front *f)
 {
 	struct request q;
@@ -209,6 +272,10 @@ void front_serve_head(struct front *f)
 		begin_upgrade(f, &q);
 		return;
 	}
+	if (q.kind == REQUEST_PREFLIGHT) {
+		answer_preflight(f);
+		return;
+	}
 	agent = check_agent(f->relay, &q);
 	if (!agent)
 		refuse_agent(f, &q);
@@ -216,7 +283,7 @@ void front_serve_head(struct front *f)
 		front_deny(f, &q, agent, NULL, TP_REASON_REFUSED, "the relay stops");
 	else if (keep_key(f, &q) < 0)
 		front_deny(f, &q, agent, NULL, TP_REASON_REFUSED, "out of memory");
-	else
+	else if (is_within_limits(f, &q, agent))
 		start_call(f, &q, agent);
 }
 

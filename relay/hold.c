@@ -86,6 +86,11 @@ void hold_remove(struct held *w)
 	arm(h);
 }
 
+void hold_set(struct hold *h, uint64_t hold_ms)
+{
+	h->hold_ms = hold_ms;
+}
+
 void hold_renew(struct held *w)
 {
 	assert(!w->hold);

@@ -35,6 +35,8 @@ struct hold_counters {
 
 int hold_new(struct loop *l, uint64_t hold_ms, struct hold **ret);
 struct hold *hold_free(struct hold *h);
+/* For those that begin to wait from now on. */
+void hold_set(struct hold *h, uint64_t hold_ms);
 
 /* False: not waiting, because the line is full, its time is over, or --hold is 0. A held that waited before keeps its time. */
 bool hold_add(struct hold *h, struct held *w, struct span tunnel_id, size_t bytes);

@@ -1,9 +1,11 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "daemon/doctor.h"
 #include "daemon/log_sink.h"
 #include "daemon/process.h"
 #include "relay/admin.h"
+#include "relay/doctor.h"
 #include "relay/relay.h"
 #include "relay/status_command.h"
 
@@ -38,6 +40,8 @@ int main(int argc, char **argv)
 		return admin_main(argc, argv);
 	if (status_wanted(argc, argv))
 		return status_main(argc, argv);
+	if (doctor_flag(argc, argv, "doctor"))
+		return doctor_main(argc, argv);
 	process_signals(false);
 	rc = relay_config_load(&cfg, argc, argv, err, sizeof(err));
 	if (rc == CONFIG_EXIT)

@@ -55,6 +55,7 @@ static int add_traffic(const struct relay *r, struct buf *out)
 	const struct relay_counters *c = &r->counters;
 	const struct hold_counters *held = hold_counters(r->hold);
 	const struct openmetrics_row rows[] = {
+		{ OPENMETRICS_GAUGE, "connections_open", "Connections of agents and gateways.", (double)addresses_connections(r->addresses) },
 		{ OPENMETRICS_GAUGE, "calls_open", "Calls under way.", (double)r->calls_open },
 		{ OPENMETRICS_GAUGE, "calls_held", "Calls that wait for a gateway.", (double)held->waiting },
 		{ OPENMETRICS_GAUGE, "request_memory_bytes", "Request bodies that wait for their audit record.", (double)r->collected_bytes },
@@ -65,13 +66,17 @@ static int add_traffic(const struct relay *r, struct buf *out)
 		{ OPENMETRICS_COUNTER, "calls_held_ever", "Times a call waited for a gateway.", .count = held->held },
 		{ OPENMETRICS_COUNTER, "calls_held_expired", "Calls that waited in vain.", .count = held->expired },
 		{ OPENMETRICS_COUNTER, "connections", "Connections accepted on public listeners.", .count = c->agent_connections },
+		{ OPENMETRICS_COUNTER, "preflights", "Preflights of browsers that were answered.", .count = c->preflights },
 		{ OPENMETRICS_COUNTER, "requests", "HTTP requests read.", .count = c->requests },
 		{ OPENMETRICS_COUNTER, "calls_started", "Calls opened to gateways.", .count = c->calls_started },
 		{ OPENMETRICS_COUNTER, "request_bytes", "Body bytes of calls, as agents sent them.", .count = c->request_bytes },
 		{ OPENMETRICS_COUNTER, "response_bytes", "Body bytes of answers, as gateways sent them.", .count = c->response_bytes },
 	};
 
-	return openmetrics_rows(out, PREFIX, rows, ARRAY_LEN(rows));
+	int rc = openmetrics_rows(out, PREFIX, rows, ARRAY_LEN(rows));
+
+	return rc < 0 ? rc : openmetrics_by_reason(out, PREFIX, "connections_closed", "Connections that a limit of the relay ended, by reason.",
+						   c->connections_closed, ARRAY_LEN(c->connections_closed));
 }
 
 static int add_calls(const struct relay_counters *c, struct buf *out)

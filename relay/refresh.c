@@ -7,6 +7,7 @@
 #include "relay/attach.h"
 #include "relay/front.h"
 #include "relay/records.h"
+#include "relay/reload.h"
 
 /* ---- the certificate ---- */
 
@@ -142,14 +143,18 @@ void refresh_done(struct refresh *u)
 }
 
 /* One record for all of it. */
-void refresh_now(struct refresh *u)
+void refresh_now(struct refresh *u, bool config_good, const char *config)
 {
-	char why[2][CONFIG_ERROR_MAX];
+	char why[2][CONFIG_ERROR_MAX], text[RELOAD_TEXT_MAX + 2 * CONFIG_ERROR_MAX];
 	bool bad = read_registry(u, "SIGHUP", why[0]) < 0;
 	bool bad_tls = poll_certificate(u, true, why[1]) == TLS_SOURCE_BAD;
 
-	records_reload(u->relay, bad ? why[0] : bad_tls ? why[1] : u->tls ? "tunnels, agents and certificate read again" : "tunnels and agents read again",
-		       bad || bad_tls);
+	snprintf(text, sizeof(text), "%s; %s", config,
+		 bad       ? why[0]
+		 : bad_tls ? why[1]
+		 : u->tls  ? "tunnels, agents and certificate read again"
+			   : "tunnels and agents read again");
+	records_reload(u->relay, text, bad || bad_tls || !config_good);
 	revoke(u->relay);
 }
 

@@ -20,7 +20,7 @@ struct refresh {
 int refresh_init(struct refresh *u, struct relay *r, char *err, size_t err_size);
 void refresh_done(struct refresh *u);
 
-/* SIGHUP: everything, at once. */
-void refresh_now(struct refresh *u);
+/* SIGHUP: everything, at once. For the record: what came of the configuration (see reload_now()). */
+void refresh_now(struct refresh *u, bool config_good, const char *config);
 /* Every second: what has changed, and tokens whose time is over. */
 void refresh_sweep(struct refresh *u);

@@ -13,7 +13,6 @@ struct registry {
 	char *dir;
 	struct reg_data data;
 	struct reg_tunnel nobody; /* stands in for a tunnel that is not there; no hash of it can match */
-	struct reg_agent no_agent;
 };
 
 /* An edit under the exclusive lock. */
@@ -51,8 +50,6 @@ int registry_open(const char *dir, char *err, size_t err_size, struct registry *
 		return -ENOMEM;
 	}
 	result = random_bytes(r->nobody.hash, sizeof(r->nobody.hash));
-	if (result == 0)
-		result = random_bytes(r->no_agent.hash, sizeof(r->no_agent.hash));
 	if (result < 0) {
 		snprintf(err, err_size, "no random bytes: %s", strerror(-result));
 		return result;
@@ -189,20 +186,6 @@ enum registry_token registry_token_now(const struct registry *r, const char *tun
 	return REGISTRY_TOKEN_ENDED;
 }
 
-static const struct reg_agent *agent_by_hash(const struct registry *r, struct span tunnel, const uint8_t hash[SHA256_LEN])
-{
-	const struct reg_agent *agents, *found = NULL;
-	const struct reg_tunnel *t = find_tunnel(r, tunnel);
-	size_t n;
-
-	agents = t && t->n_agents ? &r->data.agents[t->first_agent] : &r->no_agent;
-	n = t && t->n_agents ? t->n_agents : 1;
-	for (size_t i = 0; i < n; i++)
-		if (digest_equal(hash, agents[i].hash, SHA256_LEN))
-			found = &agents[i];
-	return found != &r->no_agent ? found : NULL;
-}
-
 const char *registry_check_agent(const struct registry *r, struct span tunnel, struct span key)
 {
 	const struct reg_agent *found;
@@ -210,13 +193,13 @@ const char *registry_check_agent(const struct registry *r, struct span tunnel, s
 
 	if (!agent_key_valid(key) || digest_sha256(key.p, key.len, hash) < 0)
 		return NULL;
-	found = agent_by_hash(r, tunnel, hash);
+	found = reg_data_find_key(&r->data, tunnel, hash);
 	return found ? found->name : NULL;
 }
 
 bool registry_key_is_good(const struct registry *r, struct span tunnel, const uint8_t hash[SHA256_LEN])
 {
-	return agent_by_hash(r, tunnel, hash) != NULL;
+	return reg_data_find_key(&r->data, tunnel, hash) != NULL;
 }
 
 /* --- changing --- */

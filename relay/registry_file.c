@@ -85,6 +85,7 @@ void reg_data_done(struct reg_data *d)
 {
 	free(d->tunnels);
 	free(d->agents);
+	free(d->by_hash);
 	*d = (struct reg_data){ 0 };
 }
 
@@ -156,8 +157,44 @@ static int join_agents(struct reg_data *d, const char *dir, char *err, size_t er
 	return 0;
 }
 
+static int by_hash_and_tunnel(const void *a, const void *b)
+{
+	const struct reg_agent *x = *(const struct reg_agent *const *)a, *y = *(const struct reg_agent *const *)b;
+	int c = memcmp(x->hash, y->hash, sizeof(x->hash));
+
+	return c ? c : strcmp(x->tunnel, y->tunnel);
+}
+
+static int index_keys(struct reg_data *d, const char *dir, char *err, size_t err_size)
+{
+	free(d->by_hash);
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers. */
+	d->by_hash = calloc(d->n_agents + 1, sizeof(const struct reg_agent *));
+	if (!d->by_hash)
+		return fail(err, err_size, -ENOMEM, dir, "agents", "index");
+	for (size_t i = 0; i < d->n_agents; i++)
+		d->by_hash[i] = &d->agents[i];
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): likewise. */
+	qsort(d->by_hash, d->n_agents, sizeof(*d->by_hash), by_hash_and_tunnel);
+	return 0;
+}
+
+const struct reg_agent *reg_data_find_key(const struct reg_data *d, struct span tunnel, const uint8_t hash[SHA256_LEN])
+{
+	struct reg_agent key;
+	const struct reg_agent *at = &key, **found;
+
+	snprintf(key.tunnel, sizeof(key.tunnel), "%.*s", SPAN_FMT(tunnel));
+	memcpy(key.hash, hash, sizeof(key.hash));
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): likewise. */
+	found = d->n_agents ? bsearch(&at, d->by_hash, d->n_agents, sizeof(*d->by_hash), by_hash_and_tunnel) : NULL;
+	return found ? *found : NULL;
+}
+
 int reg_data_index(struct reg_data *d, const char *dir, char *err, size_t err_size)
 {
+	int result;
+
 	if (d->n_tunnels)
 		qsort(d->tunnels, d->n_tunnels, sizeof(*d->tunnels), by_id);
 	if (d->n_agents)
@@ -170,7 +207,8 @@ int reg_data_index(struct reg_data *d, const char *dir, char *err, size_t err_si
 			return fail_line(err, err_size, dir, "tunnels", MAX(t->line, t[-1].line),
 					 "this tunnel is there twice");
 	}
-	return join_agents(d, dir, err, err_size);
+	result = join_agents(d, dir, err, err_size);
+	return result < 0 ? result : index_keys(d, dir, err, err_size);
 }
 
 /* --- reading --- */

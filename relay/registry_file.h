@@ -30,11 +30,15 @@ struct reg_data {
 	size_t n_tunnels;
 	struct reg_agent *agents;
 	size_t n_agents;
+	const struct reg_agent **by_hash; /* agents again, by the hash of their key, then by tunnel */
 };
 
 void reg_data_done(struct reg_data *d);
 /* Sorts, and joins agents with their tunnels. -EINVAL: a name is there twice or an agent's tunnel is not there. */
 int reg_data_index(struct reg_data *d, const char *dir, char *err, size_t err_size);
+/* The agent of that tunnel with that key, or NULL: as much work for a tunnel that is not there as for one with many agents. How
+ * much of a hash is right can be told from the time; how much of a key cannot. */
+const struct reg_agent *reg_data_find_key(const struct reg_data *d, struct span tunnel, const uint8_t hash[SHA256_LEN]);
 /* One more at the end, to be filled in; then reg_data_index(). NULL when out of memory. */
 struct reg_tunnel *reg_data_add_tunnel(struct reg_data *d);
 struct reg_agent *reg_data_add_agent(struct reg_data *d);

@@ -15,15 +15,16 @@
 #include "relay/metrics.h"
 #include "relay/records.h"
 #include "relay/refresh.h"
+#include "relay/reload.h"
 #include "relay/status.h"
 #include "relay/status_command.h"
 
-enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20, COLLECTED_MIN = 64 * 1024 * 1024 };
+enum { SWEEP_MS = 1000, DRAIN_POLL_MS = 20 };
 
 struct relay_listener {
 	struct relay *relay;
 	struct listener *listener;
-	bool tls;
+	bool tls, by_address;
 };
 
 /* What only this file needs, around what the modules share. */
@@ -32,6 +33,7 @@ struct relay_program {
 	struct relay_listener listeners[RELAY_LISTENERS_MAX];
 	struct health *health, *status; /* status: the socket of `mcp-tunnel-relay status` */
 	struct refresh refresh;
+	struct reload reload;
 	struct event *signals[3];
 	struct event *sweep, *drain, *watchdog;
 	uint64_t stop_by_ms;
@@ -126,10 +128,13 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 {
 	struct relay_program *p = program_of(user);
+	char text[RELOAD_TEXT_MAX];
+	bool good;
 
 	notify_reloading();
 	records_reopen(&p->relay);
-	refresh_now(&p->refresh);
+	good = reload_now(&p->reload, text);
+	refresh_now(&p->refresh, good, text);
 	notify_reloaded();
 }
 
@@ -140,6 +145,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *user)
 	CHECK_OBJ(r, RELAY_MAGIC);
 	log_limits_poll();
 	front_sweep(r);
+	limits_sweep(r->limits, loop_now_ms(r->loop));
 	refresh_sweep(&program_of(r)->refresh);
 	notify_status("%zu gateways attached, %zu calls open", attach_count(r), r->calls_open);
 }
@@ -155,7 +161,7 @@ static void on_accept(void *user, int take_fd)
 {
 	struct relay_listener *ln = user;
 
-	front_new(ln->relay, take_fd, ln->tls ? ln->relay->tls : NULL);
+	front_new(ln->relay, take_fd, ln->tls ? ln->relay->tls : NULL, ln->by_address);
 }
 
 static int add_listener(struct relay_program *p, const struct url *u, struct relay_listener *ln, char *err, size_t err_size)
@@ -165,6 +171,8 @@ static int add_listener(struct relay_program *p, const struct url *u, struct rel
 
 	ln->relay = r;
 	ln->tls = u->scheme == URL_HTTPS;
+	/* A proxy has one address for everybody. */
+	ln->by_address = !url_is_unix(u) && !r->cfg->behind_proxy;
 	if (url_is_unix(u))
 		rc = listen_unix(r->loop, u->socket, on_accept, ln, &ln->listener);
 	else
@@ -235,6 +243,7 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 {
 	struct relay *r = &p->relay;
 	const struct relay_config *cfg = r->cfg;
+	const struct limits_config limits = { cfg->agent_rate, cfg->tunnel_rate, cfg->max_agent_streams };
 	int rc;
 
 	/* Its marks come before the reading, so that no change is missed. */
@@ -251,6 +260,10 @@ static int build(struct relay_program *p, char *err, size_t err_size)
 	if (rc == 0)
 		rc = hold_new(r->loop, cfg->hold_ms, &r->hold);
 	if (rc == 0)
+		rc = limits_new(&limits, &r->limits);
+	if (rc == 0)
+		rc = addresses_new(&r->addresses);
+	if (rc == 0)
 		rc = start_events(p);
 	if (rc == 0 && !cfg->check_config)
 		rc = listen_all(p, err, err_size);
@@ -265,8 +278,7 @@ int relay_new(const struct relay_config *cfg, char *err, size_t err_size, struct
 	if (!p)
 		return -ENOMEM;
 	p->relay.magic = RELAY_MAGIC;
-	p->relay.cfg = cfg;
-	p->relay.max_collected_bytes = MAX((uint64_t)COLLECTED_MIN, 4 * cfg->max_request_bytes);
+	reload_init(&p->reload, &p->relay, cfg);
 	TAILQ_INIT(&p->relay.fronts);
 	TAILQ_INIT(&p->relay.attached);
 	rc = build(p, err, err_size);
@@ -291,11 +303,14 @@ struct relay *relay_free(struct relay *r)
 		if (*events[i])
 			event_free(*events[i]);
 	hold_free(r->hold);
+	limits_free(r->limits);
 	records_done(r);
 	loop_free(r->loop);
+	addresses_free(r->addresses);
 	refresh_done(&p->refresh);
 	registry_free(r->registry);
 	request_names_done(&r->names);
+	reload_done(&p->reload);
 	r->magic = 0;
 	free(p);
 	return NULL;

@@ -10,8 +10,10 @@
 #include "daemon/tls.h"
 #include "proto/budget.h"
 #include "proto/tunnel.h"
+#include "relay/addresses.h"
 #include "relay/config.h"
 #include "relay/hold.h"
+#include "relay/limits.h"
 #include "relay/registry.h"
 #include "relay/request.h"
 
@@ -22,6 +24,8 @@ struct attached;
 
 struct relay_counters {
 	uint64_t agent_connections, requests;
+	uint64_t preflights;
+	uint64_t connections_closed[64];         /* because of a limit, by reason */
 	uint64_t refused[64];                    /* by the relay itself, by reason */
 	uint64_t calls_started, calls_ended[64]; /* by reason; [NONE]: complete */
 	uint64_t request_bytes, response_bytes;
@@ -41,6 +45,8 @@ struct relay {
 	struct tls_context *tls; /* for new connections; relay/refresh.c replaces it */
 	struct registry *registry;
 	struct hold *hold;
+	struct limits *limits;
+	struct addresses *addresses;
 	struct request_names names;
 	TAILQ_HEAD(front_list, front) fronts;          /* connections of agents, and gateways before their upgrade */
 	TAILQ_HEAD(attached_list, attached) attached;  /* sessions, newest first */

@@ -13,8 +13,8 @@ enum { ROUTE_MAX = 63 };
 static const struct refusal foreign_host = { 421, "the relay does not answer to this Host", NULL, TP_REASON_BAD_REQUEST };
 static const struct refusal foreign_origin = { 403, "this Origin may not call the relay", NULL, TP_REASON_BAD_REQUEST };
 static const struct refusal no_such_path = { 404, "no such path; agents call /t/TUNNEL/mcp", NULL, TP_REASON_BAD_REQUEST };
-static const struct refusal bad_method = { 405, "only POST, GET and DELETE are carried",
-					   "Allow: POST, GET, DELETE\r\n", TP_REASON_BAD_REQUEST };
+const struct refusal request_bad_method = { 405, "only POST, GET and DELETE are carried",
+					    "Allow: POST, GET, DELETE\r\n", TP_REASON_BAD_REQUEST };
 static const struct refusal bad_target = { 400, "the request target must be a path", NULL, TP_REASON_BAD_REQUEST };
 static const struct refusal two_credentials = { 400, "more than one Authorization field", NULL, TP_REASON_BAD_REQUEST };
 static const struct refusal old_version = { 505, "only HTTP/1.1 is spoken here", NULL, TP_REASON_BAD_REQUEST };
@@ -126,6 +126,13 @@ static bool read_key(const struct http1_head *h, struct request *q)
 	return true;
 }
 
+/* Fetch standard, 4.8: CORS-preflight fetch. */
+static bool is_preflight(const struct http1_head *h)
+{
+	return span_is(h->method, "OPTIONS") && h->body == HTTP1_BODY_NONE && http1_field_get(h, "Origin", NULL).p &&
+	       http1_field_get(h, "Access-Control-Request-Method", NULL).p;
+}
+
 static bool refuse(struct refusal *ret, const struct refusal *why)
 {
 	*ret = *why;
@@ -160,8 +167,13 @@ bool request_check(const struct http1_head *h, const struct request_names *names
 	}
 	if (!parse_path(path, &q))
 		return refuse(ret_refusal, &no_such_path);
+	if (is_preflight(h)) {
+		q.kind = REQUEST_PREFLIGHT;
+		*ret = q;
+		return true;
+	}
 	if (!span_is(h->method, "POST") && !span_is(h->method, "GET") && !span_is(h->method, "DELETE"))
-		return refuse(ret_refusal, &bad_method);
+		return refuse(ret_refusal, &request_bad_method);
 	*ret = q;
 	return true;
 }

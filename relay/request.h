@@ -9,6 +9,7 @@ struct relay_config;
 enum request_kind {
 	REQUEST_AGENT,  /* a call for a tunnel */
 	REQUEST_ATTACH, /* a gateway's upgrade */
+	REQUEST_PREFLIGHT, /* a browser asks whether a page may call (CORS); to be answered only for --cors-origin */
 };
 
 struct request {
@@ -36,6 +37,9 @@ struct request_names {
 /* Adds one; duplicates are fine. "*.example.com" stands for one label. -ENOMEM. */
 int request_names_add(struct request_names *names, const char *name);
 void request_names_done(struct request_names *names);
+
+/* What a preflight is where it is not answered: a method that is not carried. */
+extern const struct refusal request_bad_method;
 
 /* True and *ret, or false and *ret_refusal. local: the numeric address that the agent connected to, "unix" for a UNIX socket. */
 bool request_check(const struct http1_head *h, const struct request_names *names, const char *local,

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the tests: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [system] [quickstart]; all by default.
+# Runs the tests: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [system] [quickstart]; all by default.
+# After unit and e2e, a suite coverage tells which part of the lines they ran.
 # Installs what is missing (Debian 12, as root or with sudo), builds into build/, build-asan/ and build-fuzz/ of the
 # source root, and prints what failed, one line a suite, and last: N passed, N failed, N skipped.
 set -eu
@@ -41,6 +42,7 @@ give_up() {
 in_tree() {
 	case $1 in
 	lint | unit | fuzz) [ -e "tests/$1" ] ;;
+	analysis) [ -e tests/lint/analysis.py ] ;;
 	e2e | system) [ -e "tests/$1/run.sh" ] ;;
 	quickstart) [ -e contrib/quickstart/run.sh ] ;;
 	esac
@@ -58,6 +60,9 @@ needs() {
 	echo gcc:gcc libc6-dev meson:meson ninja-build:ninja pkg-config:pkg-config
 	echo libevent-dev libssl-dev libsystemd-dev libinih-dev check libjansson-dev
 	echo python3:python3 valgrind:valgrind openssl:openssl ca-certificates
+	if wanted analysis; then
+		echo clang-tidy:clang-tidy cppcheck:cppcheck
+	fi
 	if wanted fuzz; then
 		echo clang:clang libclang-rt-14-dev
 	fi
@@ -126,7 +131,7 @@ configure() {
 configure_tree() {
 	case $1 in
 	build) configure build -Dwerror=true ;;
-	build-asan) configure build-asan -Dwerror=true -Db_sanitize=address,undefined ;;
+	build-asan) configure build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_coverage=true ;;
 	build-fuzz)
 		CC=clang configure build-fuzz -Dfuzz=true -Db_lundef=false -Db_sanitize=address,undefined \
 			-Dc_args=-fsanitize=fuzzer-no-link
@@ -172,13 +177,14 @@ build() {
 	once configure_tree "$1" && once compile_tree "$1"
 }
 
-# ready SUITE TREE. The lint suite compares documents with what the programs print, and needs no more than these.
+# ready SUITE TREE. The lint suite compares documents with what the programs print, and needs no more than these; analysis
+# reads the flags of the compiler alone.
 ready() {
-	if [ "$1" = lint ]; then
-		once configure_tree "$2" && once compile_programs "$2"
-	else
-		build "$2"
-	fi
+	case $1 in
+	analysis) once configure_tree "$2" ;;
+	lint) once configure_tree "$2" && once compile_programs "$2" ;;
+	*) build "$2" ;;
+	esac
 }
 
 # tally KIND SUITE RESULT LOG: counts the suite that began at $began and ended with $status.
@@ -243,31 +249,44 @@ suite_quickstart() {
 	tally exit quickstart /dev/null "$temp/log"
 }
 
+# How much of the code unit and e2e ran, as build-asan has counted it.
+suite_coverage() {
+	began=$(date +%s) status=0
+	junit=$root/build-asan/meson-logs/coverage.xml
+	rm -f "$junit"
+	python3 tests/lib/coverage.py build-asan "$junit" 2>"$temp/log" || status=$?
+	tally junit coverage "$junit" "$temp/log"
+}
+
 suites=
 for suite in "${@:-all}"; do
 	case $suite in
 	all)
-		for s in lint unit fuzz e2e system quickstart; do
+		for s in lint analysis unit fuzz e2e system quickstart; do
 			if in_tree $s; then
 				suites="$suites $s"
 			fi
 		done
 		;;
-	lint | unit | fuzz | e2e | system | quickstart)
+	lint | analysis | unit | fuzz | e2e | system | quickstart)
 		in_tree "$suite" || give_up "there is no suite '$suite' in this tree"
 		suites="$suites $suite"
 		;;
 	*)
-		echo "usage: sh tests/run.sh [lint] [unit] [fuzz] [e2e] [system] [quickstart]" >&2
+		echo "usage: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [system] [quickstart]" >&2
 		exit 2
 		;;
 	esac
 done
 
 install_missing
+if [ -d build-asan ]; then
+	python3 tests/lib/coverage.py --clear build-asan
+fi
 for suite in $suites; do
 	case $suite in
 	lint) meson_suite lint lint build ;;
+	analysis) meson_suite analysis analysis build ;;
 	unit)
 		meson_suite unit "unit (plain)" build
 		meson_suite unit "unit (sanitized)" build-asan
@@ -278,4 +297,7 @@ for suite in $suites; do
 	quickstart) suite_quickstart ;;
 	esac
 done
+if wanted unit && wanted e2e; then
+	suite_coverage
+fi
 finish

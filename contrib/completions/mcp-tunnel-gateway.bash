@@ -40,17 +40,17 @@ _mcp_tunnel_gateway()
 		COMPREPLY=($(compgen -W 'error warning notice info debug' -- "$cur"))
 		return
 		;;
-	--control-plane|--region|--pin-sha256|--keepalive|--drain-timeout|--mcp-server-url|--upstream-allow|--max-request-bytes|--max-response-bytes|--max-streams|--call-timeout|--allow-tool|--deny-tool|--allow-prompt|--deny-prompt|--allow-resource-scheme|--deny-resource-scheme|--allow-method|--deny-method|--audit|--health-listen)
+	--control-plane|--region|--pin-sha256|--keepalive|--drain-timeout|--mcp-server-url|--route|--upstream-allow|--upstream-header-file|--max-request-bytes|--max-response-bytes|--max-streams|--call-timeout|--allow-tool|--deny-tool|--allow-prompt|--deny-prompt|--allow-resource-scheme|--deny-resource-scheme|--allow-method|--deny-method|--audit|--health-listen)
 		return
 		;;
 	esac
 	COMPREPLY=($(compgen -W '--token-file --control-plane --region --ca-file --client-cert --client-key --pin-sha256 --proxy
-		--proxy-auth-file --tls-min --keepalive --drain-timeout --mcp-server-url --upstream-allow
-		--upstream-ca-file --upstream-client-cert --upstream-client-key --allow-query --max-request-bytes
-		--max-response-bytes --max-streams --call-timeout --allow-tool --deny-tool --allow-prompt
-		--deny-prompt --allow-resource-scheme --deny-resource-scheme --allow-method --deny-method
-		--policy-dry-run --audit --audit-on-failure --audit-sync --audit-read-back --audit-hash
-		--audit-hash-key-file --state-dir --health-listen --log-level --config --check-config
-		--print-config --version --help' -- "$cur"))
+		--proxy-auth-file --tls-min --keepalive --drain-timeout --mcp-server-url --route --upstream-allow
+		--upstream-ca-file --upstream-client-cert --upstream-client-key --upstream-header-file
+		--allow-query --max-request-bytes --max-response-bytes --max-streams --call-timeout --allow-tool
+		--deny-tool --allow-prompt --deny-prompt --allow-resource-scheme --deny-resource-scheme
+		--allow-method --deny-method --policy-dry-run --audit --audit-on-failure --audit-sync
+		--audit-read-back --audit-hash --audit-hash-key-file --state-dir --health-listen --log-level
+		--config --check-config --print-config --doctor --json --version --help' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_gateway mcp-tunnel-gateway

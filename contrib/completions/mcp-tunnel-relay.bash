@@ -40,7 +40,7 @@ _mcp_tunnel_relay()
 		COMPREPLY=($(compgen -W 'error warning notice info debug' -- "$cur"))
 		return
 		;;
-	--listen|--public-url|--allowed-origin|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--drain-timeout|--audit|--admin-listen|--tunnel|--old-for|--admin)
+	--listen|--public-url|--allowed-origin|--cors-origin|--max-connections|--max-connections-per-address|--head-timeout|--body-timeout|--idle-timeout|--send-timeout|--hold|--resume-grace|--keepalive|--max-request-bytes|--max-streams|--max-streams-per-agent|--agent-rate|--tunnel-rate|--drain-timeout|--audit|--admin-listen|--tunnel|--old-for|--admin)
 		return
 		;;
 	tunnel)
@@ -57,9 +57,11 @@ _mcp_tunnel_relay()
 		;;
 	esac
 	COMPREPLY=($(compgen -W 'tunnel agent status --listen --tls-cert --tls-key --tls-min --behind-proxy --public-url
-		--allowed-origin --state-dir --agent-auth --hold --resume-grace --keepalive --max-request-bytes
-		--max-streams --drain-timeout --audit --audit-on-failure --audit-sync --audit-read-back
-		--audit-hash --audit-hash-key-file --admin-listen --log-level --config --check-config
-		--print-config --version --help --tunnel --old-for --end-old --json --admin' -- "$cur"))
+		--allowed-origin --cors-origin --max-connections --max-connections-per-address --head-timeout
+		--body-timeout --idle-timeout --send-timeout --state-dir --agent-auth --hold --resume-grace
+		--keepalive --max-request-bytes --max-streams --max-streams-per-agent --agent-rate --tunnel-rate
+		--drain-timeout --audit --audit-on-failure --audit-sync --audit-read-back --audit-hash
+		--audit-hash-key-file --admin-listen --log-level --config --check-config --print-config --doctor
+		--json --version --help --tunnel --old-for --end-old --json --admin' -- "$cur"))
 }
 complete -o filenames -F _mcp_tunnel_relay mcp-tunnel-relay

@@ -138,7 +138,7 @@ static void on_request(struct evhttp_request *req, void *arg)
 static int server_bind(struct server *srv)
 {
 	struct evhttp_bound_socket *bound = evhttp_bind_socket_with_handle(srv->http, srv->opt->host, srv->opt->port);
-	struct sockaddr_storage addr;
+	struct sockaddr_storage addr = { 0 };
 	socklen_t len = sizeof(addr);
 	int fd, one = 1;
 
@@ -149,6 +149,7 @@ static int server_bind(struct server *srv)
 		return -errno;
 	/* Accepted sockets inherit it; an event must not wait for the acknowledgement of the one before. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname() has written it. */
 	srv->port = ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
 						     : ((struct sockaddr_in *)&addr)->sin_port);
 	return 0;

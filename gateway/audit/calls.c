@@ -244,7 +244,7 @@ int calls_add(struct calls *cs, uint32_t chain, const struct log_record *r)
 	uint8_t key[KEYMAP_KEY_LEN];
 	bool is_digest;
 	struct call *c;
-	void *entry;
+	void *entry = NULL;
 	int e;
 
 	if (!id.p || !(request || response || denied || gap))
@@ -447,6 +447,7 @@ static int by_place(const void *a, const void *b)
 
 int calls_finish(struct calls *cs, struct findings *f, const struct calls_view *v, struct calls_left *ret)
 {
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers. */
 	_cleanup_(freep) struct call **sorted = calloc(SORTED_MAX, sizeof(*sorted));
 	struct call *c;
 	size_t n = 0;
@@ -458,6 +459,7 @@ int calls_finish(struct calls *cs, struct findings *f, const struct calls_view *
 		if (!is_settled(cs, c))
 			sorted[n++] = c;
 	if (n < SORTED_MAX) {
+		/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers. */
 		qsort(sorted, n, sizeof(*sorted), by_place);
 		for (size_t i = 0; i < n; i++)
 			check(cs, f, sorted[i], v, ret);

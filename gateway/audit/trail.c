@@ -79,6 +79,7 @@ static int chain_room(struct trail *t)
 
 	if (t->n_chains < t->cap_chains)
 		return 0;
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers. */
 	grown = realloc(t->chains, cap * sizeof(*grown));
 	if (!grown)
 		return -ENOMEM;
@@ -423,6 +424,7 @@ static int check_claims(struct trail *t)
 
 	if (t->claims.used == 0)
 		return 0;
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers. */
 	newest = calloc(t->n_chains, sizeof(*newest));
 	if (!newest)
 		return -ENOMEM;

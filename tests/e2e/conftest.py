@@ -87,11 +87,13 @@ class Servers:
             process = Process(name, [self.cache / "bin/node", script, "streamableHttp"], env={**env, "PORT": str(port)})
             process.wait_line(r"listening on port", 30)
             return process, port
+        if name == "stock-json":
+            env["STOCK_JSON"] = "1"
         argv = {
             "stock": [self.cache / "venv-sdk1/bin/python", "-u", HERE / "servers/stock_server.py"],
             "stateless": [self.cache / "bin/node", HERE / "servers/stateless.mjs"],
             "raw": [self.cache / "venv/bin/python", HERE / "servers/raw.py"],
-        }[name]
+        }[name.removesuffix("-json")]
         process = Process(name, argv, env=env)
         return process, int(process.wait_line(r" on http://127\.0\.0\.1:(\d+)", 30).group(1))
 

@@ -184,6 +184,24 @@ def test_value_out_of_range(gateway, option, value, allowed):
     check(gateway(**{option: value}), f"--{option}", value, allowed)
 
 
+@pytest.mark.parametrize(
+    "option, value, allowed",
+    [
+        ("agent-rate", "100001", "0 (none) or a number from 1 to 100000"),
+        ("max-connections-per-address", "-1", "0 (none) or a number from 1 to 1000000"),
+        ("max-streams-per-agent", "65536", "65535"),
+        ("head-timeout", "99ms", "100ms to 5m"),
+        ("send-timeout", "0", "1s to 24h"),
+        ("cors-origin", "https://app.example/path", "https://HOST"),
+        ("cors-origin", "*", "https://HOST"),
+    ],
+)
+def test_value_out_of_range_at_the_relay(installed, place, option, value, allowed):
+    argv = [installed["mcp-tunnel-relay"], "--listen", "http://127.0.0.1:0", "--state-dir", f"{place}/state"]
+    status, _, err = run([*argv, f"--{option}={value}"])
+    check((status, err.splitlines()), f"--{option}", re.escape(value), re.escape(allowed))
+
+
 def test_relay_refuses_plain_http_off_loopback(installed, place):
     status, _, err = run(
         [installed["mcp-tunnel-relay"], "--listen", "http://192.0.2.1:0", "--state-dir", f"{place}/state"]

@@ -387,8 +387,9 @@ class Stage:
         else:
             with Connection(self.relay.url(tunnel), self.certs.ca.cert, 15) as connection:
                 connection.send(b"GET /v1/tunnel HTTP/1.1\r\nHost: localhost\r\nUpgr")
+                assert connection.read(connection.head()).status == 408
                 with pytest.raises(Truncated):
-                    connection.until(b"\r\n\r\n")
+                    connection.exactly(1)
         self.recovers(tunnel)
 
 

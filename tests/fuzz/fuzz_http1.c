@@ -3,12 +3,16 @@
  * rest the size of a piece. */
 #include "tests/lib/http1_trace.h"
 
+#include <stdio.h>
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void same(const struct buf *a, const struct buf *b)
 {
-	if (!span_eq(buf_span(a), buf_span(b)))
-		abort();
+	if (span_eq(buf_span(a), buf_span(b)))
+		return;
+	fprintf(stderr, "%.*s\nand: %.*s\n", SPAN_FMT(buf_span(a)), SPAN_FMT(buf_span(b)));
+	abort();
 }
 
 static bool read_one_head(struct http1_trace *t, struct span input)

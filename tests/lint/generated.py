@@ -169,6 +169,8 @@ def bounds(row):
     elif row["min"] and row["max"]:
         zero = "0 for none, or " if "CONFIG_OR_ZERO" in row["flags"] else ""
         said.append("Allowed: %s%s to %s." % (zero, row["min"], row["max"]))
+    if "CONFIG_LIVE" in row["flags"]:
+        said.append("A reload applies it.")
     return said
 
 

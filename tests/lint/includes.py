@@ -30,7 +30,7 @@ ISO_C = """assert ctype errno float inttypes iso646 limits locale math stdalign 
     stdlib stdnoreturn string time""".split()
 PROTO_LIBC = {h + ".h" for h in ISO_C + ["endian", "strings", "sys/queue", "sys/types"]}
 LIBC = PROTO_LIBC | {h + ".h" for h in """dirent dlfcn err fcntl fnmatch getopt glob grp ifaddrs libgen malloc mntent
-    netdb paths poll pthread pwd regex sched semaphore setjmp signal spawn stdatomic syscall syslog sysexits termios
+    netdb paths poll pthread pwd regex sched search semaphore setjmp signal spawn stdatomic syscall syslog sysexits termios
     threads uchar ucontext unistd wchar""".split()}
 LIBC_FOLDERS = re.compile(r"(sys|net|netinet|arpa|linux|asm)/")
 

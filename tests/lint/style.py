@@ -16,6 +16,7 @@ FOLDERS = ["base", "proto", "daemon", "gateway", "relay", "packaging", "man", "c
 NOTE = re.compile(r"\b(%s)\b" % "|".join(["TO" "DO", "FIX" "ME", "X" "XX"]))
 UNSAFE = re.compile(r"\b(v?sprintf|gets|atoi)\s*\(")
 UNSAFE_IN_PRODUCT = re.compile(r"\b(strcpy|strcat)\s*\(")
+STATIC_BUFFER = re.compile(r"\b(gmtime|localtime|ctime|asctime|strtok|inet_ntoa|gethostby\w+|get(?:pw|gr)(?:nam|uid|gid)|readdir|rand)\s*\(")
 NO_GUARD = re.compile(r"\s*/\*(?:(?!\*/).)*\bNo include guard\b", re.S)
 INCLUDE_C = re.compile(r'^\s*#\s*include\s*[<"][^>"]*\.c[>"]')
 
@@ -39,6 +40,9 @@ def check_c(name, text):
         m = UNSAFE.search(line) or (product and UNSAFE_IN_PRODUCT.search(line))
         if m:
             yield n, "%s() has no bound or no error" % m.group(1)
+        m = product and STATIC_BUFFER.search(line)
+        if m:
+            yield n, "%s() is not for several threads" % m.group(1)
     for n, line in enumerate(common.strip_c(text, keep_strings=True).split("\n"), 1):
         if INCLUDE_C.match(line):
             yield n, "#include of a .c file"
@@ -102,6 +106,7 @@ BAD = [
     ("vsprintf()", {"base/b.c": "vsprintf (a, b);\n"}),
     ("gets()", {"base/b.c": "gets(a);\n"}),
     ("atoi()", {"base/b.c": "x = atoi(a);\n"}),
+    ("localtime()", {"base/b.c": "t = localtime(&now);\n"}),
     (".c file", {"tests/unit/b.c": '#include "base/a.c"\n'}),
     ("names base/gone.c", {"HACKING.md": "Read `base/gone.c`.\n"}),
     ("names tests/gone.sh", {"README.md": "Run `sh tests/gone.sh unit`.\n"}),

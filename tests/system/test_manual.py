@@ -102,7 +102,19 @@ def test_check_beside_running_services(system):
         assert system.run("mcp-tunnel-%s --check-config %s" % (name, more)).stdout == "configuration is good\n"
 
 
+def test_doctor_beside_running_services(system):
+    for page in ("mcp-tunnel-relay.8", "mcp-tunnel-gateway.8"):
+        before = system.run("find /var/lib/mcp-tunnel* ! -name '*.sock' -printf '%p %u %m\\n' | sort").stdout
+        done = system.run(["bash", "-ec", next(b for b in examples(page) if "--doctor" in b)], check=False)
+        # The certificate of the tests has a day, and nobody calls the tunnel lab.
+        warned = set(re.findall(r"^warning  (\w+ ?\w+) ", done.stdout, re.M))
+        assert done.returncode == 1 and warned <= {"tls files", "tls", "tunnels"}, done.stdout + done.stderr
+        assert "ok       running         ready" in done.stdout and re.search(r"^0 failed, ", done.stdout, re.M), done.stdout
+        assert system.run("find /var/lib/mcp-tunnel* ! -name '*.sock' -printf '%p %u %m\\n' | sort").stdout == before
+
+
 def test_configuration_files(system):
+    system.run("umask 077; echo 'Bearer abc' >/etc/mcp-tunnel/docs-authorization")
     for i, text in enumerate(examples("mcp-tunnel-gateway.conf.5")):
         system.write("/root/example-%d.conf" % i, text)
         said = system.run("mcp-tunnel-gateway --config /root/example-%d.conf --token-file /etc/mcp-tunnel/gateway-token "

@@ -68,6 +68,23 @@ def test_reload_keeps_the_process(gateway, relay, tunnel):
     assert re.search("Reloading.*Reloaded", gateway.messages(UNIT), re.S)
 
 
+def test_reload_applies_the_configuration(gateway, relay, tunnel):
+    """What is wrong in the file is told and changes nothing, and the service stays active."""
+    before, file = gateway.pid(UNIT), "/etc/mcp-tunnel/gateway.conf"
+    gateway.run("cp -p %s /root/gateway.conf" % file)
+    try:
+        gateway.run("printf 'keepalive = 5\n' >>%s; systemctl reload mcp-tunnel-gateway" % file)
+        gateway.wait("journalctl -u mcp-tunnel-gateway", 10, "configuration stays as it was: %s:" % file)
+        relay.call("prod", tunnel[1])
+        gateway.run("sed -i 's/^keepalive = 5$/deny-method = nothing/' %s; systemctl reload mcp-tunnel-gateway" % file)
+        gateway.wait("journalctl -u mcp-tunnel-gateway", 10, "configuration read again: changed: deny-method")
+        relay.call("prod", tunnel[1])
+    finally:
+        gateway.run("cp -p /root/gateway.conf %s; systemctl reload mcp-tunnel-gateway" % file)
+    assert gateway.pid(UNIT) == before
+    assert gateway.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
+
+
 def test_restart_under_load_fails_no_call(gateway, relay, tunnel):
     before = gateway.pid(UNIT)
     calls = relay.start_calls("prod", tunnel[1], seconds=4, threads=8, delay_ms=200)

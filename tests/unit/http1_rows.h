@@ -252,6 +252,8 @@ static const struct row bad[] = {
 	/* responses */
 	RES("\r\n" OK "\r\n", "BAD 502 empty line instead of a start line")
 	RES("ICY 200 OK\r\n\r\n", "BAD 502 bad HTTP version")
+	RES("HTTX/1.1 200 OK\nA: b\r\n\r\n", "BAD 502 bad HTTP version")
+	RES("HT\nTP", "BAD 502 bad HTTP version")
 	RES("HTTP/2.0 200 OK\r\n\r\n", "BAD 502 HTTP version other than 1.0 and 1.1")
 	RES("HTTP/1.1\r\n\r\n", "BAD 502 bad status")
 	RES("HTTP/1.1  200 OK\r\n\r\n", "BAD 502 bad status")

@@ -150,6 +150,38 @@ START_TEST(linger_has_an_end)
 }
 END_TEST
 
+static void count(void *user)
+{
+	++*(unsigned *)user;
+}
+
+/* While nobody owns it any more, and its last bytes go out, it is not gone. */
+START_TEST(gone_is_told_once)
+{
+	unsigned a_gone = 0, b_gone = 0;
+	struct pair p;
+	uint64_t t0;
+
+	pair_init(&p);
+	p.a.to_send = 1000 * 1000;
+	p.a.linger_ms = 100;
+	p.a.on_open_hook = close_now;
+	p.b.on_open_hook = pause_now;
+	pair_start(&p, (enum kind)_i);
+	channel_when_gone(p.a.ch, count, &a_gone);
+	channel_when_gone(p.b.ch, count, &b_gone);
+	t0 = clock_now_us();
+	run_until(p.loop, a_gone);
+	ck_assert_uint_ge(clock_now_us() - t0, 90000);
+	ck_assert_uint_eq(b_gone, 0);
+	abort_now(&p.b);
+	ck_assert_uint_eq(b_gone, 1);
+	pair_done(&p);
+	ck_assert_uint_eq(a_gone, 1);
+	ck_assert_uint_eq(b_gone, 1);
+}
+END_TEST
+
 START_TEST(both_close)
 {
 	struct pair p;
@@ -468,6 +500,7 @@ END_TEST
 UNIT_MAIN("channel_ends", tcase_add_checked_fixture(tc, certs_setup, certs_teardown);
 	  EACH_KIND(close_delivers_everything) EACH_KIND(close_from_on_flushed) EACH_KIND(close_from_on_pull)
 	  EACH_KIND(close_at_once) TCP_KINDS(close_with_too_much_is_no_clean_end) EACH_KIND(linger_has_an_end)
+	  EACH_KIND(gone_is_told_once)
 	  EACH_KIND(both_close) EACH_KIND(reset_is_seen) EACH_KIND(abort_under_tls_is_no_clean_end)
 	  tcase_add_loop_test(tc, end_from_a_callback, 0, 3); EACH_KIND(close_before_open) EACH_KIND(paused_sees_an_end)
 	  EACH_KIND(paused_sees_a_cut) TCP_KINDS(paused_sees_a_reset_and_does_not_spin)

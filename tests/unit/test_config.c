@@ -87,7 +87,7 @@ START_TEST(defaults)
 
 	gateway_good(ARGS(MINIMAL), &cfg);
 	ck_assert_str_eq(cfg.token_file, "/etc/t");
-	ck_assert_str_eq(cfg.mcp_server.target, "/mcp");
+	ck_assert_str_eq(cfg.route.mcp_server.target, "/mcp");
 	ck_assert_uint_eq(cfg.n_relays, 1);
 	ck_assert_str_eq(cfg.relays[0].host, "relay.example");
 	ck_assert_uint_eq(cfg.keepalive_ms, 20000);
@@ -118,7 +118,7 @@ START_TEST(all_flags)
 		     &cfg);
 	ck_assert_str_eq(cfg.relays[0].host, "us-east-1.relay.example");
 	ck_assert_uint_eq(cfg.relays[1].port, 1);
-	ck_assert_str_eq(cfg.mcp_server.socket, "/run/m.sock");
+	ck_assert_str_eq(cfg.route.mcp_server.socket, "/run/m.sock");
 	ck_assert_uint_eq(cfg.keepalive_ms, 600000);
 	ck_assert_uint_eq(cfg.drain_timeout_ms, 0);
 	ck_assert_ptr_null(cfg.health_addr);
@@ -245,7 +245,7 @@ START_TEST(file_and_flags)
 	ck_assert(!cfg.allow_query);
 	ck_assert_uint_eq(cfg.n_relays, 1);
 	ck_assert_str_eq(cfg.relays[0].host, "flag.example");
-	ck_assert_str_eq(cfg.mcp_server.target, "/from-file");
+	ck_assert_str_eq(cfg.route.mcp_server.target, "/from-file");
 	gateway_config_done(&cfg);
 	unlink(path);
 }

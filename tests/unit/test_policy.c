@@ -33,7 +33,7 @@ static const struct head_row heads[] = {
 	ROW("no kind", false, REFUSED, F(":method", "GET")),
 	ROW("pipe", false, REFUSED, F(":kind", "pipe"), F(":method", "GET")),
 	ROW("kind by case", false, REFUSED, F(":kind", "Exchange"), F(":method", "GET")),
-	ROW("a route", false, NO_ROUTE, EXCHANGE, F(":route", "other"), F(":method", "GET")),
+	ROW("a route", false, NONE, EXCHANGE, F(":route", "other"), F(":method", "GET")),
 	ROW("no method", false, BAD_REQUEST, EXCHANGE),
 	ROW("put", false, BAD_REQUEST, EXCHANGE, F(":method", "PUT")),
 	ROW("head", false, BAD_REQUEST, EXCHANGE, F(":method", "HEAD")),
@@ -75,6 +75,17 @@ START_TEST(head)
 	reason = policy_check_head(&cfg, row->fields, row->n, detail);
 	ck_assert_msg(reason == row->reason, "%s: %s (%s)", row->what, tp_reason_name(reason), detail);
 	ck_assert_msg((reason == TP_REASON_NONE) == (detail[0] == '\0'), "%s: %s", row->what, detail);
+}
+END_TEST
+
+START_TEST(no_such_route)
+{
+	const struct tp_field fields[] = { EXCHANGE, F(":route", "other"), F(":method", "GET") };
+
+	ck_assert_uint_eq(policy_check_head(NULL, fields, 3, detail), TP_REASON_NO_ROUTE);
+	ck_assert_str_eq(detail, "no such route: \"other\"");
+	ck_assert_uint_eq(policy_check_head(NULL, fields, 1, detail), TP_REASON_NO_ROUTE);
+	ck_assert_uint_eq(policy_check_head(NULL, fields + 1, 2, detail), TP_REASON_REFUSED);
 }
 END_TEST
 
@@ -222,5 +233,5 @@ END_TEST
 
 #define ADD_ROWS(fn, rows) tcase_add_loop_test(tc, fn, 0, ARRAY_LEN(rows));
 
-UNIT_MAIN("policy", ADD_ROWS(head, heads) ADD(long_things_are_cut_in_the_detail) ADD(fields_that_pass) ADD_ROWS(mirror, mirrors)
+UNIT_MAIN("policy", ADD_ROWS(head, heads) ADD(no_such_route) ADD(long_things_are_cut_in_the_detail) ADD(fields_that_pass) ADD_ROWS(mirror, mirrors)
 	  ADD(no_mirror_costs_nothing))

@@ -218,6 +218,47 @@ START_TEST(rule_is_told_whole)
 }
 END_TEST
 
+/* Of a route, on top of those of all. */
+START_TEST(merged)
+{
+	static const struct {
+		const char *tool;
+		bool allowed;
+	} t[] = { { "own", true }, { "all", false }, { "own-rm", false }, { "own-x", false }, { "ownX", true } };
+	struct rules common = { 0 }, route = { 0 };
+
+	rules_add(&common, RULES_TOOL, RULES_ALLOW, "all");
+	rules_add(&common, RULES_TOOL, RULES_DENY, "*rm");
+	rules_add(&common, RULES_PROMPT, RULES_ALLOW, "p");
+	rules_add(&route, RULES_TOOL, RULES_ALLOW, "own*");
+	rules_add(&route, RULES_TOOL, RULES_DENY, "own-x");
+	rules_merge(&route, &common);
+	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+		const struct mcp_view view = { .kind = MCP_REQUEST, .method = SPAN("tools/call"), .name = span_of(t[i].tool) };
+
+		ck_assert_msg(rules_allow(&route, &view, text) == t[i].allowed, "%s", t[i].tool);
+	}
+	ck_assert_uint_eq(route.lists[RULES_PROMPT][RULES_ALLOW].n, 1);
+	ck_assert_uint_eq(common.lists[RULES_TOOL][RULES_DENY].n, 1);
+}
+END_TEST
+
+/* As many of both as options give. */
+START_TEST(merged_when_full)
+{
+	struct rules common = { 0 }, route = { 0 };
+	const struct mcp_view view = { .kind = MCP_REQUEST, .method = SPAN("tools/call"), .name = SPAN("last") };
+
+	for (size_t i = 0; i < RULES_MAX / 2; i++) {
+		ck_assert_int_eq(rules_add(&common, RULES_TOOL, RULES_DENY, i == RULES_MAX / 2 - 1 ? "last" : "x"), 0);
+		ck_assert_int_eq(rules_add(&route, RULES_TOOL, RULES_DENY, "y"), 0);
+	}
+	rules_merge(&route, &common);
+	ck_assert_uint_eq(route.lists[RULES_TOOL][RULES_DENY].n, RULES_MAX);
+	ck_assert(!rules_allow(&route, &view, text));
+}
+END_TEST
+
 /* The most that a name and the worst pattern can cost. */
 START_TEST(work_is_bounded)
 {
@@ -241,4 +282,4 @@ END_TEST
 #define ADD_ROWS(fn, rows) tcase_add_loop_test(tc, fn, 0, ARRAY_LEN(rows));
 
 UNIT_MAIN("rules", ADD_ROWS(messages, rows) ADD_ROWS(patterns, globs) ADD(patterns_that_are_none) ADD(rule_is_told_whole)
-	  ADD(work_is_bounded))
+	  ADD(work_is_bounded) ADD(merged) ADD(merged_when_full))

@@ -264,5 +264,36 @@ START_TEST(replaced_whole_or_not)
 }
 END_TEST
 
+/* Whoever only looks is in nobody's way, and leaves nothing. */
+START_TEST(looked_at_from_outside)
+{
+	struct state_dir_view v;
+	struct state_dir *d;
+
+	setup();
+	ck_assert_int_eq(state_dir_look(state, err, sizeof(err), &v), 0);
+	ck_assert(v.missing && !v.in_use);
+	ck_assert_int_eq(access(state, F_OK), -1);
+	d = open_it();
+	ck_assert_int_eq(state_dir_look(state, err, sizeof(err), &v), 0);
+	ck_assert(!v.missing && v.in_use && v.pid == getpid() && !v.foreign[0]);
+	state_dir_close(d);
+	ck_assert_int_eq(state_dir_look(state, err, sizeof(err), &v), 0);
+	ck_assert(!v.missing && !v.in_use && v.pid == 0);
+	d = open_it();
+	if (geteuid() == 0) {
+		ck_assert_int_eq(state_dir_write(d, "a", "1", 1), 0);
+		ck_assert_int_eq(fchownat(state_dir_fd(d), "a", 1, 1, 0), 0);
+		ck_assert_int_eq(state_dir_look(state, err, sizeof(err), &v), 0);
+		ck_assert_str_eq(v.foreign, "a");
+	}
+	state_dir_close(d);
+	ck_assert_int_eq(state_dir_look("/nowhere/at/all", err, sizeof(err), &v), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(err, "cannot be made"));
+	ck_assert_int_eq(state_dir_look("/dev/null", err, sizeof(err), &v), -ENOTDIR);
+	teardown();
+}
+END_TEST
+
 UNIT_MAIN("state_dir", ADD(made_and_private) ADD(made_by_root) ADD(one_process_at_a_time) ADD(what_cannot_be_opened) ADD(small_files)
-	  ADD(bad_names) ADD(left_behind) ADD(replaced_whole_or_not))
+	  ADD(bad_names) ADD(looked_at_from_outside) ADD(left_behind) ADD(replaced_whole_or_not))

@@ -24,8 +24,8 @@ static void setup(void)
 	st = (struct gateway_status){
 		.now_ms = 5500,
 		.session = &session,
-		.upstream = &upstream,
-		.upstream_name = "http://127.0.0.1:9000/mcp",
+		.routes = { { "", "http://127.0.0.1:9000/mcp", &upstream } },
+		.n_routes = 1,
 		.exchanges = &exchanges,
 		.audit_ok = true,
 		.memory = 4096,
@@ -119,6 +119,34 @@ START_TEST(upstream_not_tried_yet)
 	json = ready_json(&ready);
 	ck_assert(!ready);
 	ck_assert(has(json, "\"upstream\":{\"ok\":false,\"reason\":\"not-tried-yet\",\"detail\":\"no answer yet\",\"age_s\":0.0}"));
+}
+END_TEST
+
+START_TEST(each_route_has_a_check)
+{
+	static struct upstream_health other;
+	_cleanup_(freep) char *json = NULL, *text = NULL;
+	char line[256];
+	struct buf b;
+	bool ready;
+
+	other = (struct upstream_health){ .known = true, .reason = TP_REASON_UPSTREAM_UNREACHABLE, .seen_ms = 5000, .detail = "refused" };
+	st.routes[1] = (struct status_route){ "docs", "http://127.0.0.1:9001/mcp", &other };
+	st.n_routes = 2;
+	json = ready_json(&ready);
+	ck_assert(!ready);
+	ck_assert(has(json, "\"upstream\":{\"ok\":true,"));
+	ck_assert(has(json, "\"upstream:docs\":{\"ok\":false,\"reason\":\"upstream-unreachable\",\"detail\":\"refused\",\"age_s\":0.5}"));
+	status_line(&st, line, sizeof(line));
+	ck_assert_str_eq(line, "Not ready: MCP server http://127.0.0.1:9001/mcp (route docs): refused");
+	buf_init(&b, 256 * 1024);
+	ck_assert_int_eq(status_metrics(&st, &b), 0);
+	text = text_of(&b);
+	ck_assert(has(text, "\nmcp_tunnel_gateway_upstream_reachable 1\nmcp_tunnel_gateway_upstream_reachable{route=\"docs\"} 0\n"));
+	other.reason = TP_REASON_NONE;
+	ck_assert(status_is_ready(&st));
+	status_line(&st, line, sizeof(line));
+	ck_assert_str_eq(line, "Ready: attached, all 2 MCP servers reachable");
 }
 END_TEST
 
@@ -389,5 +417,5 @@ END_TEST
 #define FIXTURE tcase_add_checked_fixture(tc, setup, NULL);
 
 UNIT_MAIN("status", FIXTURE ADD(ready_means_all_of_it) ADD(only_attached_is_attached) ADD(every_check_names_its_reason)
-	  ADD(upstream_not_tried_yet) ADD(json_is_valid_whatever_others_said) ADD(resuming_and_room) ADD(metrics_parse) ADD(metrics_say_what_is)
+	  ADD(upstream_not_tried_yet) ADD(each_route_has_a_check) ADD(json_is_valid_whatever_others_said) ADD(resuming_and_room) ADD(metrics_parse) ADD(metrics_say_what_is)
 	  ADD(every_reason_has_its_counter) ADD(metrics_that_do_not_fit_are_an_error) ADD(line))

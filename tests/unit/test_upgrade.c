@@ -94,7 +94,7 @@ START_TEST(both_ends_agree)
 	h = read_out(HTTP1_REQUEST);
 	ck_assert_ptr_null(upgrade_check_request(h, &status));
 	buf_init(&answer, 4096);
-	ck_assert_int_eq(upgrade_write_response(&answer, h), 0);
+	ck_assert_int_eq(upgrade_write_response(&answer, h, 784111777), 0);
 	http1_reader_done(&reader);
 	buf_done(&out);
 	out = answer;
@@ -110,7 +110,7 @@ START_TEST(the_example_of_the_rfc)
 	const struct http1_head *h = head_read(&reader, HTTP1_REQUEST,
 					       "GET /v1/tunnel HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: " KEY "\r\n\r\n");
 
-	ck_assert_int_eq(upgrade_write_response(&out, h), 0);
+	ck_assert_int_eq(upgrade_write_response(&out, h, 784111777), 0);
 	http1_reader_done(&reader);
 	h = read_out(HTTP1_RESPONSE);
 	ck_assert_uint_eq(h->status, 101);
@@ -126,7 +126,7 @@ START_TEST(a_key_that_is_none)
 	memset(key, 'A', sizeof(key));
 	snprintf(text, sizeof(text), "GET /v1/tunnel HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: %.*s\r\n\r\n", (int)sizeof(key), key);
 	h = head_read(&reader, HTTP1_REQUEST, text);
-	ck_assert_int_eq(upgrade_write_response(&out, h), -EINVAL);
+	ck_assert_int_eq(upgrade_write_response(&out, h, 784111777), -EINVAL);
 }
 END_TEST
 

@@ -34,6 +34,16 @@ export const common = {
 		for (const [name, args] of calls) out.push(await tried(() => call(name, args)));
 		return out;
 	},
+	async lists(args, c) {
+		const read = async (list, key) => (await list()
+			.catch((e) => { if (e.code === -32601) return { [key]: [] }; throw e; }))[key];
+		return {
+			tools: await read(() => c.listTools(), 'tools'),
+			prompts: await read(() => c.listPrompts(), 'prompts'),
+			resources: await read(() => c.listResources(), 'resources'),
+			resourceTemplates: await read(() => c.listResourceTemplates(), 'resourceTemplates'),
+		};
+	},
 	async progress({ gate, steps }, c, call) {
 		mkdirSync(gate, { recursive: true });
 		const seen = [];

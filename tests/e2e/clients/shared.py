@@ -48,6 +48,22 @@ class Common:
     async def call(self, args, client, call):
         return [await tried(lambda n=name, a=arguments: call(n, a)) for name, arguments in args["calls"]]
 
+    async def lists(self, args, client, call):
+        async def read(listing, key):
+            try:
+                return plain(await listing())[key]
+            except Exception as error:
+                if "Method not found" in str(error):
+                    return []
+                raise
+
+        return {
+            "tools": await read(client.list_tools, "tools"),
+            "prompts": await read(client.list_prompts, "prompts"),
+            "resources": await read(client.list_resources, "resources"),
+            "resourceTemplates": await read(client.list_resource_templates, "resourceTemplates"),
+        }
+
     async def progress(self, args, client, call):
         gate, steps, seen = pathlib.Path(args["gate"]), args["steps"], []
         gate.mkdir(parents=True, exist_ok=True)

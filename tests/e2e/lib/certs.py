@@ -33,7 +33,7 @@ class Authority:
             "keyUsage=critical,keyCertSign,cRLSign",
         )
 
-    def issue(self, name, san="DNS:localhost,IP:127.0.0.1", expired=False):
+    def issue(self, name, san="DNS:localhost,IP:127.0.0.1", expired=False, days=20):
         """Gives (certificate, key) paths."""
         cert, key = self.dir / f"{name}.pem", self.dir / f"{name}.key"
         csr, ext = self.dir / f"{name}.csr", self.dir / f"{name}.ext"
@@ -71,7 +71,7 @@ class Authority:
                 self.key,
                 "-CAcreateserial",
                 "-days",
-                20,
+                days,
                 "-extfile",
                 ext,
                 "-out",

@@ -236,8 +236,31 @@ async def progress(r):
 
 
 async def say(r):
-    """A body of the test's own, percent-encoded."""
-    await r.answer(r.get("x-status") or "200 OK", unquote(r.get("x-say")).encode(), f"Content-Type: {r.get('x-type')}")
+    """A body of the test's own, percent-encoded, with the fields in X-Head, one a line."""
+    lines = [line for line in unquote(r.get("x-head")).split("\n") if line]
+    body = unquote(r.get("x-say"), errors="surrogateescape").encode(errors="surrogateescape")
+    await r.answer(r.get("x-status") or "200 OK", body, f"Content-Type: {r.get('x-type')}", *lines)
+
+
+async def parts(r):
+    """The lines of X-Parts, percent-encoded; each but the first waits for its gate."""
+    await r.head("200 OK", f"Content-Type: {r.get('x-type')}", "Transfer-Encoding: chunked")
+    for index, part in enumerate(r.get("x-parts").split(",")):
+        if index:
+            await gate(f"{r.key}-{index}").wait()
+        await r.chunk(unquote(part).encode())
+    await r.send(b"0\r\n\r\n")
+
+
+async def late_names(r):
+    """A list of tools whose names come late: X-Count of them, X-Bytes in front of each name."""
+    filling = b"x" * int(r.get("x-bytes"))
+    await r.head("200 OK", "Content-Type: application/json", "Transfer-Encoding: chunked")
+    await r.chunk(b'{"jsonrpc":"2.0","id":1,"result":{"tools":[')
+    for index in range(int(r.get("x-count"))):
+        await r.chunk(b'%b{"description":"%b","name":"tool-%d"}' % (b"," if index else b"", filling, index))
+    await r.chunk(b"]}}")
+    await r.send(b"0\r\n\r\n")
 
 
 async def audited(r):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import pathlib
 import sqlite3
 
@@ -47,7 +48,7 @@ def database():
 
 DB = database()
 EVENTS = Events()
-app = FastMCP("stock", host="127.0.0.1", port=0, event_store=EVENTS, log_level="INFO")
+app = FastMCP("stock", host="127.0.0.1", port=0, event_store=EVENTS, log_level="INFO", json_response="STOCK_JSON" in os.environ)
 
 
 @app.tool()
