@@ -122,8 +122,33 @@ def ws_record(rng, kind):
 
 # Ways in which ours refuses what theirs takes.
 STRICTER = {
-    "request": set(),
-    "response": set(),
+    "request": {
+        "HTTP version other than 1.0 and 1.1",
+        "Transfer-Encoding in an HTTP/1.0 message",
+        "bad Host",
+        "bad request target",
+        "bare CR before the request line",
+        "bare LF in the head",
+        "empty line instead of a start line",
+        "no HTTP version",
+        "no Host field",
+        "two Host fields",
+        "two Transfer-Encoding fields",
+        "unknown expectation",
+    },
+    "response": {
+        "HTTP version other than 1.0 and 1.1",
+        "Transfer-Encoding in an HTTP/1.0 message",
+        "Transfer-Encoding where no body can be",
+        "bad HTTP version",
+        "bad status",
+        "bad status line",
+        "bare LF in the head",
+        "closed in the middle of a message",
+        "empty line instead of a start line",
+        "transfer coding other than chunked",
+        "two Transfer-Encoding fields",
+    },
     "server": {"text message", "length is not minimal"},
     "client": {"text message", "length is not minimal"},
 }
@@ -184,6 +209,9 @@ def agree(record, ours, theirs):
             return None
         if not same:
             return f"ours took {part!r}, theirs {other[i] if i < len(other) else their_end!r}"
+    # A close frame of one byte, cut before that byte: ours waits for it.
+    if their_end == "b WS_ERR_INVALID_CONTROL_PAYLOAD_LENGTH" and re.search(rb"[\x08\x88][\x01\x81].{0,4}$", record, re.DOTALL):
+        return None
     if not bad and their_end.startswith("b"):
         return f"ours took all of it, theirs says {their_end!r}"
     return None

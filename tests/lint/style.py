@@ -16,7 +16,7 @@ FOLDERS = ["base", "proto", "daemon", "gateway", "relay", "packaging", "man", "c
 NOTE = re.compile(r"\b(%s)\b" % "|".join(["TO" "DO", "FIX" "ME", "X" "XX"]))
 UNSAFE = re.compile(r"\b(v?sprintf|gets|atoi)\s*\(")
 UNSAFE_IN_PRODUCT = re.compile(r"\b(strcpy|strcat)\s*\(")
-STATIC_BUFFER = re.compile(r"\b(gmtime|localtime|ctime|asctime|strtok|inet_ntoa|gethostby\w+|get(?:pw|gr)(?:nam|uid|gid)|readdir|rand)\s*\(")
+STATIC_BUFFER = re.compile(r"\b(gmtime|localtime|ctime|asctime|strtok|inet_ntoa|gethostby\w+|get(?:pw|gr)(?:nam|uid|gid)|rand)\s*\(")
 NO_GUARD = re.compile(r"\s*/\*(?:(?!\*/).)*\bNo include guard\b", re.S)
 INCLUDE_C = re.compile(r'^\s*#\s*include\s*[<"][^>"]*\.c[>"]')
 
