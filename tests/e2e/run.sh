@@ -59,8 +59,6 @@ mkdir -p "$cache"
 ) 9>"$cache/lock"
 
 E2E_BUILD=$build E2E_CACHE=$cache PYTHONDONTWRITEBYTECODE=1
-# A program of another user cannot count the lines that it ran, and need not say so.
-GCOV_ERROR_FILE=/dev/null
-export E2E_BUILD E2E_CACHE PYTHONDONTWRITEBYTECODE GCOV_ERROR_FILE
+export E2E_BUILD E2E_CACHE PYTHONDONTWRITEBYTECODE
 cd "$here"
 exec "$cache/venv/bin/python" -m pytest --junitxml "$junit" "$@"
