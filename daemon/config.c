@@ -386,19 +386,43 @@ static void take_header(struct reading *rd, const char *line)
 	rd->c->in = NULL;
 }
 
-/* libinih takes the rest of an over-long line for a new one, and an indented line for more of the one before. Neither
- * gets there. */
+/* The next line, with its end; what has no room in dst is dropped. False: there is none. */
+static bool take_line(FILE *f, char *dst, size_t size, bool *ret_whole, bool *ret_text)
+{
+	size_t n = 0;
+	int ch;
+
+	*ret_whole = *ret_text = true;
+	do {
+		ch = getc(f);
+		if (ch == EOF)
+			break;
+		if (ch == '\0')
+			*ret_text = false;
+		if (n + 1 < size)
+			dst[n++] = (char)ch;
+		else
+			*ret_whole = false;
+	} while (ch != '\n');
+	dst[n] = '\0';
+	return n > 0;
+}
+
+/* libinih takes the rest of an over-long line for a new one, an indented line for more of the one before, and a byte that is zero
+ * for the end of the line. None of these gets there. */
 static char *read_line(char *buf, int size, void *user)
 {
 	struct reading *rd = user;
-	bool whole;
+	bool whole, text;
 	size_t lead;
-	int ch;
 
-	if (rd->result < 0 || !fgets(buf, size, rd->f))
+	if (rd->result < 0 || !take_line(rd->f, buf, (size_t)size, &whole, &text))
 		return NULL;
 	rd->line++;
-	whole = strchr(buf, '\n') || feof(rd->f);
+	if (!text) {
+		fail_line(rd, "a byte of the line is zero; the file must be text");
+		return NULL;
+	}
 	lead = strspn(buf, " \t");
 	memmove(buf, buf + lead, strlen(buf + lead) + 1);
 	if (buf[0] == '[' && strcspn(buf + 1, "]") > SECTION_TEXT_MAX) {
@@ -409,12 +433,7 @@ static char *read_line(char *buf, int size, void *user)
 		take_header(rd, buf);
 	if (rd->result < 0)
 		return NULL;
-	if (whole)
-		return buf;
-	do
-		ch = getc(rd->f);
-	while (ch != EOF && ch != '\n');
-	if (buf[0] == '#' || buf[0] == ';')
+	if (whole || buf[0] == '#' || buf[0] == ';')
 		return buf;
 	fail_line(rd, "the line is too long (about 200 bytes are allowed); give this option on the command line");
 	return NULL;
@@ -449,6 +468,7 @@ static int take_file(struct config *c)
 {
 	char **field = (char **)(void *)((char *)c->target + c->spec->file_offset), *given = *field;
 	struct reading rd = { .c = c };
+	char why[128];
 	int bad_line;
 
 	c->file = given ? given : c->spec->file;
@@ -467,9 +487,13 @@ static int take_file(struct config *c)
 		return fail_memory(c);
 	}
 	bad_line = ini_parse_stream(read_line, &rd, take_key, &rd);
-	if (ferror(rd.f))
-		fail_line(&rd, "cannot read on");
+	if (ferror(rd.f)) {
+		snprintf(why, sizeof(why), "cannot read on: %s", strerror(errno));
+		fail_line(&rd, why);
+	}
 	fclose(rd.f);
+	if (bad_line < 0 && rd.result == 0)
+		rd.result = fail_memory(c);
 	if (bad_line > 0 && rd.result == 0) {
 		rd.line = (unsigned)bad_line;
 		fail_line(&rd, "not understood; a line is \"key = value\", \"[section]\" or a comment");

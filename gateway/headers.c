@@ -104,25 +104,32 @@ static bool is_same(const struct secret *a, const struct secret *b)
 	return a->len == b->len && memcmp(a->text, b->text, a->len) == 0;
 }
 
+static void swap(struct secret **a, struct secret **b)
+{
+	struct secret *kept = *a;
+
+	*a = *b;
+	*b = kept;
+}
+
 enum headers_result headers_poll(struct headers *h, bool now, char *err, size_t err_size)
 {
+	struct secret *fresh[HEADERS_MAX] = { NULL };
 	enum headers_result result = HEADERS_SAME;
 
-	for (size_t i = 0; i < h->n; i++) {
-		struct header *one = &h->list[i];
-		struct secret *fresh;
-
-		/* One bad file at a time: what else has changed is found at the next look. */
-		if (result == HEADERS_BAD || (!now && !file_watch_changed(&one->watch)))
-			continue;
-		if (load(one, err, err_size, &fresh) < 0) {
+	for (size_t i = 0; i < h->n; i++)
+		now = file_watch_changed(&h->list[i].watch) || now;
+	/* All or none: what belongs together is not half new. */
+	for (size_t i = 0; now && i < h->n && result != HEADERS_BAD; i++) {
+		if (load(&h->list[i], err, err_size, &fresh[i]) < 0)
 			result = HEADERS_BAD;
-			continue;
-		}
-		if (!is_same(fresh, one->value))
+		else if (!is_same(fresh[i], h->list[i].value))
 			result = HEADERS_NEW;
-		secret_free(one->value);
-		one->value = fresh;
+	}
+	for (size_t i = 0; i < h->n; i++) {
+		if (result == HEADERS_NEW)
+			swap(&h->list[i].value, &fresh[i]);
+		secret_free(fresh[i]);
 	}
 	return result;
 }

@@ -73,6 +73,22 @@ static bool is_harmless(const char *arg)
 	return !strstr(arg, "config") && !strstr(arg, "proxy") && !strstr(arg, "print");
 }
 
+/* Of what may be a secret in the wrong place, what is no text and what is very long, only a part is printed; and a semicolon begins a comment. */
+static bool is_printed_whole(int argc, char **argv, const char *text, size_t len)
+{
+	size_t line = 0;
+
+	for (int i = 1; i < argc; i++)
+		if (strchr(argv[i], '\n') || !is_printed_whole(0, NULL, argv[i], strlen(argv[i])))
+			return false;
+	for (size_t i = 0; i < len; i++) {
+		line = text[i] == '\n' ? 0 : line + 1;
+		if (line > 100 || memchr("@?;", text[i], 3) || (text[i] != '\n' && (text[i] < ' ' || text[i] > '~')))
+			return false;
+	}
+	return true;
+}
+
 /* Each value has where it is from behind it: " ; default", " ; FILE:LINE". */
 static void drop_sources(char *text)
 {
@@ -114,7 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	_cleanup_(freep) char *copy = malloc(size + 1), *text = NULL;
 	char *argv[ARGS_MAX + 4] = { name }, *at = copy + 1;
 	int argc = 1, n;
-	bool relay;
+	bool relay, whole;
 
 	must(copy != NULL);
 	if (size == 0)
@@ -131,8 +147,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* A file of its own could be any of this machine. */
 	if (at < copy + size && memmem(at, (size_t)(copy + size - at), "proxy", 5))
 		return 0;
+	whole = is_printed_whole(argc, argv, at, at < copy + size ? (size_t)(copy + size - at) : 0);
 	argv[argc++] = option;
-	if (load_quietly(relay, argc, argv, &text) == 0)
+	if (load_quietly(relay, argc, argv, &text) == 0 && whole)
 		check_print(relay, argc, argv);
 	return 0;
 }

@@ -283,6 +283,28 @@ START_TEST(file_errors)
 }
 END_TEST
 
+/* Where the text of a line seems to end, the line does not: the next one must not be taken for its rest. */
+START_TEST(zero_bytes)
+{
+	static const char *const lines[] = { "# a%cb\n", "%c\n", "keepalive = 5s%c\n", "[gateway]%c\n" };
+
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		FILE *f;
+
+		write_file("");
+		f = fopen(path, "w");
+		ck_assert_ptr_nonnull(f);
+		fputs("# first\n", f);
+		fprintf(f, lines[i], 0);
+		fputs("deny-tool = secret_*\n", f);
+		fclose(f);
+		gateway_bad(ARGS(MINIMAL, "--config", path), ":2:", "a byte of the line is zero");
+	}
+	unlink(path);
+	gateway_bad(ARGS(MINIMAL, "--config", "/tmp"), "/tmp", "Is a directory");
+}
+END_TEST
+
 START_TEST(long_comment_is_fine)
 {
 	struct gateway_config cfg;
@@ -447,5 +469,5 @@ START_TEST(sample_is_valid)
 END_TEST
 
 UNIT_MAIN("config", ADD(defaults) ADD(all_flags) ADD(missing) ADD(refused_values) ADD(too_many)
-			ADD(secrets_and_control_bytes) ADD(file_and_flags) ADD(file_errors) ADD(long_comment_is_fine)
+			ADD(secrets_and_control_bytes) ADD(file_and_flags) ADD(file_errors) ADD(zero_bytes) ADD(long_comment_is_fine)
 			    ADD(relay) ADD(relay_refuses) ADD(help_and_version) ADD(printed_values) ADD(sample_is_valid))

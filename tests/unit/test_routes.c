@@ -354,7 +354,7 @@ static void check_written(const struct headers *h, const char *expected)
 
 	buf_init(&out, 16384);
 	ck_assert_int_eq(headers_write(h, &out), 0);
-	ck_assert(span_is(buf_span(&out), expected));
+	ck_assert_msg(span_is(buf_span(&out), expected), "%.*s", SPAN_FMT(buf_span(&out)));
 	buf_done(&out);
 }
 
@@ -399,8 +399,40 @@ START_TEST(header_values)
 }
 END_TEST
 
+/* What belongs together is not half new. */
+START_TEST(header_values_change_together)
+{
+	char first[] = "/tmp/header-XXXXXX", a[100], b[100];
+	struct headers_config cfg = { 0 };
+	int fd = mkstemp(first);
+	struct headers *h;
+	const char *why;
+
+	ck_assert_int_eq(write(fd, "one", 3), 3);
+	write_file("two", 0600);
+	snprintf(a, sizeof(a), "A=%s", first);
+	ck_assert_int_eq(headers_add(&cfg, a, &why), 0);
+	snprintf(b, sizeof(b), "B=%s", path);
+	ck_assert_int_eq(headers_add(&cfg, b, &why), 0);
+	ck_assert_int_eq(headers_new(&cfg, err, sizeof(err), &h), 0);
+	ck_assert_int_eq(pwrite(fd, "ONE", 3, 0), 3);
+	write_file("two\nlines\n", 0600);
+	ck_assert_int_eq(headers_poll(h, true, err, sizeof(err)), HEADERS_BAD);
+	check_written(h, "A: one\r\nB: two\r\n");
+	write_file("TWO", 0600);
+	while (headers_poll(h, false, err, sizeof(err)) == HEADERS_SAME)
+		;
+	check_written(h, "A: ONE\r\nB: TWO\r\n");
+	headers_free(h);
+	close(fd);
+	unlink(first);
+	unlink(path);
+}
+END_TEST
+
 #define ADD_ROWS(fn, rows) tcase_add_loop_test(tc, fn, 0, ARRAY_LEN(rows));
 
 UNIT_MAIN("routes", tcase_add_checked_fixture(tc, NULL, teardown);
 	  ADD(sections) ADD(flags_make_routes) ADD_ROWS(refused, bad) ADD(one_route_too_many) ADD_ROWS(compared, changes)
-	  ADD(compared_with_more_than_fits) ADD(servers_are_counted) ADD(next_that_fails) ADD(header_names) ADD(header_values))
+	  ADD(compared_with_more_than_fits) ADD(servers_are_counted) ADD(next_that_fails) ADD(header_names) ADD(header_values)
+	  ADD(header_values_change_together))
