@@ -172,7 +172,7 @@ void limits_sweep(struct limits *l, uint64_t now_ms)
 	struct limits_account *a;
 
 	while ((a = TAILQ_FIRST(&l->accounts)) && now_ms - a->used_ms >= IDLE_MS) {
-		if (!a->open) {
+		if (!a->open && !a->skipped) {
 			account_free(l, a);
 			continue;
 		}

@@ -38,6 +38,6 @@ void limits_leave(struct limits_ticket *t);
 /* A refusal is to be written down: false when that happens too often for this agent; else *ret_skipped of them before were not. */
 bool limits_record(struct limits *l, struct span tunnel, const char *agent, uint64_t now_ms, uint64_t *ret_skipped);
 
-/* Every second or so: forgets who is idle. */
+/* Every second or so: forgets who is idle, but those of whom a record has still to tell that others are missing. */
 void limits_sweep(struct limits *l, uint64_t now_ms);
 size_t limits_accounts(const struct limits *l);

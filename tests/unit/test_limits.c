@@ -148,6 +148,11 @@ START_TEST(records_of_refusals)
 	ck_assert_uint_eq(skipped, 2);
 	ck_assert(limits_record(limits, SPAN("t"), "a", 3000, &skipped));
 	ck_assert_uint_eq(skipped, 0);
+	/* However long it takes until the next one. */
+	ck_assert(!limits_record(limits, SPAN("t"), "a", 3000, &skipped));
+	limits_sweep(limits, 100 * 1000);
+	ck_assert(limits_record(limits, SPAN("t"), "a", 100 * 1000, &skipped));
+	ck_assert_uint_eq(skipped, 1);
 	end();
 }
 END_TEST
