@@ -47,7 +47,7 @@ static void answer(const struct http1_head *h)
 
 	must(key && strlen(key) == UPGRADE_KEY_LEN);
 	buf_init(&out, 4096);
-	must(upgrade_write_response(&out, h) == 0);
+	must(upgrade_write_response(&out, h, 1795000000) == 0);
 	must(read_head(&r, HTTP1_RESPONSE, buf_span(&out)));
 	must(judge(&r.head, key) == UPGRADE_OK);
 	http1_reader_done(&r);
