@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [system] [quickstart]; all by default.
+# Runs the tests: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [valgrind] [system] [quickstart]; all by default.
 # After unit and e2e, a suite coverage tells which part of the lines they ran.
 # Installs what is missing (Debian 12, as root or with sudo), builds into build/, build-asan/ and build-fuzz/ of the
 # source root, and prints what failed, one line a suite, and last: N passed, N failed, N skipped.
@@ -43,7 +43,7 @@ in_tree() {
 	case $1 in
 	lint | unit | fuzz) [ -e "tests/$1" ] ;;
 	analysis) [ -e tests/lint/analysis.py ] ;;
-	e2e | system) [ -e "tests/$1/run.sh" ] ;;
+	e2e | valgrind | system) [ -e "tests/$1/run.sh" ] ;;
 	quickstart) [ -e contrib/quickstart/run.sh ] ;;
 	esac
 }
@@ -66,11 +66,13 @@ needs() {
 	if wanted fuzz; then
 		echo clang:clang libclang-rt-14-dev
 	fi
-	if wanted e2e || wanted quickstart; then
+	if wanted e2e || wanted valgrind || wanted quickstart; then
 		echo jq:jq iproute2:ip nftables:nft
 	fi
 	if wanted e2e; then
 		echo tinyproxy-bin:tinyproxy haproxy:haproxy nmap:nmap
+	fi
+	if wanted e2e || wanted valgrind; then
 		python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 		node_is_new_enough || echo nodejs npm
 	fi
@@ -231,6 +233,18 @@ suite_e2e() {
 	fi
 }
 
+suite_valgrind() {
+	began=$(date +%s) status=0
+	if build build; then
+		junit=$root/build/meson-logs/valgrind.xml
+		rm -f "$junit"
+		timeout -k 30 900 sh tests/valgrind/run.sh build "$junit" </dev/null >"$temp/log" 2>&1 || status=$?
+		tally junit valgrind "$junit" "$temp/log"
+	else
+		cannot_run valgrind build
+	fi
+}
+
 suite_system() {
 	began=$(date +%s) status=0
 	if build build; then
@@ -262,18 +276,18 @@ suites=
 for suite in "${@:-all}"; do
 	case $suite in
 	all)
-		for s in lint analysis unit fuzz e2e system quickstart; do
+		for s in lint analysis unit fuzz e2e valgrind system quickstart; do
 			if in_tree $s; then
 				suites="$suites $s"
 			fi
 		done
 		;;
-	lint | analysis | unit | fuzz | e2e | system | quickstart)
+	lint | analysis | unit | fuzz | e2e | valgrind | system | quickstart)
 		in_tree "$suite" || give_up "there is no suite '$suite' in this tree"
 		suites="$suites $suite"
 		;;
 	*)
-		echo "usage: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [system] [quickstart]" >&2
+		echo "usage: sh tests/run.sh [lint] [analysis] [unit] [fuzz] [e2e] [valgrind] [system] [quickstart]" >&2
 		exit 2
 		;;
 	esac
@@ -293,6 +307,7 @@ for suite in $suites; do
 		;;
 	fuzz) meson_suite fuzz fuzz build-fuzz ;;
 	e2e) suite_e2e ;;
+	valgrind) suite_valgrind ;;
 	system) suite_system ;;
 	quickstart) suite_quickstart ;;
 	esac
