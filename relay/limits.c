@@ -62,13 +62,25 @@ static struct limits_account *account_new(struct limits *l, const char *name)
 	return a;
 }
 
+/* For every call: printf() would cost as much as all else here. */
+static void name_account(char *dst, struct span tunnel, const char *agent)
+{
+	size_t n = MIN(tunnel.len, (size_t)TUNNEL_ID_MAX), len = agent ? strnlen(agent, AGENT_NAME_MAX) : 0;
+
+	memcpy(dst, tunnel.p, n);
+	if (agent)
+		dst[n++] = '/';
+	memcpy(dst + n, agent ? agent : "", len);
+	dst[n + len] = '\0';
+}
+
 /* agent: NULL for the tunnel's own. */
 static struct limits_account *account(struct limits *l, struct span tunnel, const char *agent, uint64_t now_ms)
 {
 	struct limits_account key, *a;
 	void *found;
 
-	snprintf(key.name, sizeof(key.name), "%.*s%s%s", SPAN_FMT(tunnel), agent ? "/" : "", agent ? agent : "");
+	name_account(key.name, tunnel, agent);
 	found = tfind(&key, &l->tree, by_name);
 	a = found ? *(struct limits_account **)found : account_new(l, key.name);
 	if (!a)
