@@ -193,7 +193,7 @@ static bool start_filter(struct exchange *e, const struct http1_head *h)
 	const char *why = NULL;
 	int r = 0;
 
-	if (filter_wanted(&e->route->policy))
+	if (e->route->filtered)
 		r = filter_new(&e->route->policy, h, &e->x->counters.filtered, &why, &e->filter);
 	if (r)
 		refuse_answer(e, r, why);
@@ -351,7 +351,7 @@ static int write_head(struct exchange *e, const struct tp_event *ev)
 	const struct backend *b = e->route->backend;
 	struct buf *out = &e->request->head;
 	struct span query = tp_field_get(ev->fields, ev->n_fields, ":query");
-	bool filtered = filter_wanted(&e->route->policy);
+	bool filtered = e->route->filtered;
 	char target[URL_TARGET_MAX + 1 + POLICY_QUERY_MAX + 1];
 	int r;
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gateway/filter.h"
+
 enum { COLLECTED_MIN = 64 * 1024 * 1024 };
 
 const struct route *routes_find(const struct routes *r, struct span name)
@@ -41,6 +43,7 @@ static int add_route(struct routes *r, const struct routes_config *env, const st
 	route->cfg = cfg;
 	route->policy.allow_query = r->cfg->allow_query;
 	route->policy.rules = r->cfg->policy_dry_run ? NULL : &cfg->rules;
+	route->filtered = filter_wanted(&route->policy);
 	r->n++;
 	return 0;
 }

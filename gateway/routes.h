@@ -14,6 +14,7 @@ struct route {
 	const struct route_config *cfg;
 	struct backend *backend;
 	struct policy_config policy;
+	bool filtered; /* filter_wanted(): the same for all calls */
 	struct audit_calls_shared audit; /* with this route's rules, where they are tried out */
 };
 
