@@ -196,7 +196,7 @@ static void on_hello(struct attached *a, const struct tp_event *ev)
 	log_crowd(LOG_LEVEL_NOTICE, WHO(a),
 		   "tunnel %s: gateway %.*s attached from %s (region %.*s), session %.8s", a->tunnel_id,
 		   (int)MIN(ev->version.len, (size_t)64), ev->version.p, transport_peer(a->transport),
-		   (int)MIN(ev->region.len, (size_t)64), ev->region.p ? ev->region.p : "", a->session);
+		   ev->region.len ? (int)MIN(ev->region.len, (size_t)64) : 1, ev->region.len ? ev->region.p : "-", a->session);
 }
 
 static const char *when_lost(const struct attached *a, char *dst, size_t size)
