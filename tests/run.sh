@@ -233,27 +233,16 @@ suite_e2e() {
 	fi
 }
 
-suite_valgrind() {
+# own_suite SUITE SECONDS: has a run.sh of its own, and takes the plain build.
+own_suite() {
 	began=$(date +%s) status=0
 	if build build; then
-		junit=$root/build/meson-logs/valgrind.xml
+		junit=$root/build/meson-logs/$1.xml
 		rm -f "$junit"
-		timeout -k 30 900 sh tests/valgrind/run.sh build "$junit" </dev/null >"$temp/log" 2>&1 || status=$?
-		tally junit valgrind "$junit" "$temp/log"
+		timeout -k 30 "$2" sh "tests/$1/run.sh" build "$junit" </dev/null >"$temp/log" 2>&1 || status=$?
+		tally junit "$1" "$junit" "$temp/log"
 	else
-		cannot_run valgrind build
-	fi
-}
-
-suite_system() {
-	began=$(date +%s) status=0
-	if build build; then
-		junit=$root/build/meson-logs/system.xml
-		rm -f "$junit"
-		timeout -k 30 1800 sh tests/system/run.sh build "$junit" </dev/null >"$temp/log" 2>&1 || status=$?
-		tally junit system "$junit" "$temp/log"
-	else
-		cannot_run system build
+		cannot_run "$1" build
 	fi
 }
 
@@ -307,8 +296,8 @@ for suite in $suites; do
 		;;
 	fuzz) meson_suite fuzz fuzz build-fuzz ;;
 	e2e) suite_e2e ;;
-	valgrind) suite_valgrind ;;
-	system) suite_system ;;
+	valgrind) own_suite valgrind 900 ;;
+	system) own_suite system 1800 ;;
 	quickstart) suite_quickstart ;;
 	esac
 done
