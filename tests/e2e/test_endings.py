@@ -220,7 +220,10 @@ async def until_held(lab, count):
         await asyncio.sleep(0.02)
 
 
-@scenario(TOGETHER, relay=(*QUICK, "--hold", "60s"), gateway=QUICK)
+NO_OTHER_BOUND = ("--max-connections-per-address", "0", "--max-streams-per-agent", "0")
+
+
+@scenario(TOGETHER, relay=(*QUICK, *NO_OTHER_BOUND, "--hold", "60s"), gateway=QUICK)
 async def held_calls_are_bounded(lab):
     """In number: the rest is refused at once, and nothing of it is executed."""
     await cut_off(lab)

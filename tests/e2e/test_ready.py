@@ -457,7 +457,7 @@ def under_way(request, programs, work, certs):
         finally:
             it.close()
 
-    names = [i.callspec.params["name"] for i in request.session.items if "under_way" in i.fixturenames]
+    names = [i.callspec.params["name"] for i in request.session.items if i.module is request.module and hasattr(i, "callspec")]
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         yield {name: pool.submit(play, TABLE[name]) for name in names}
 
