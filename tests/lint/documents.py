@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""What the documents name is there: each path in backticks exists, each source file is in HACKING.md, and the table of
-symptoms in packaging/README.md has every check of /readyz and only reasons and options that the programs have."""
+"""What the documents name is there: each path in backticks exists, each source file is in HACKING.md, each file of
+tests in the README beside it, and the table of symptoms in packaging/OPERATING.md has every check of /readyz and only
+reasons and options that the programs have."""
 
 import glob
 import os
@@ -10,9 +11,10 @@ import sys
 import common
 
 HACKING = "HACKING.md"
-PACKAGING = "packaging/README.md"
-DOCUMENTS = ["README.md", HACKING, "SECURITY.md", "NEWS.md", PACKAGING]
+OPERATING = "packaging/OPERATING.md"
+DOCUMENTS = ["README.md", HACKING, "SECURITY.md", "NEWS.md", "packaging/README.md", OPERATING]
 TOP_FOLDERS = r"base|proto|daemon|gateway|relay|tests|contrib|packaging|man"
+TEST_FOLDERS = ["tests/e2e", "tests/system"]
 PATH = re.compile(r"`((?:%s)/[^`\s:]*)`" % TOP_FOLDERS)
 # Names that stand for whatever is added.
 PLACEHOLDER = re.compile(r"NAME|BUILD|NEW_DIR")
@@ -47,7 +49,7 @@ def symptoms(text):
 
 
 def wrong_symptoms(root):
-    rows = "\n".join(symptoms(common.read(root, PACKAGING)))
+    rows = "\n".join(symptoms(common.read(root, OPERATING)))
     status = common.read(root, "gateway/status.c")
     known = set(REASON.findall(common.read(root, "proto/reasons.def")))
     known |= set(FAILURE.findall(common.read(root, "gateway/session.h")))
@@ -56,20 +58,29 @@ def wrong_symptoms(root):
         known |= set(OPTION.findall(common.read(root, table)))
     for word in sorted(set(WORD.findall(rows)) - known):
         if not COMMANDS.match(word):
-            yield "%s: no program has the reason or option %s" % (PACKAGING, word)
+            yield "%s: no program has the reason or option %s" % (OPERATING, word)
     for check in sorted(set(CHECK.findall(status))):
         if "`%s`" % (check or "upstream") not in rows:
-            yield "%s: the check %s of /readyz is in no row of the symptoms" % (PACKAGING, check or "upstream")
+            yield "%s: the check %s of /readyz is in no row of the symptoms" % (OPERATING, check or "upstream")
+
+
+def unnamed_tests(root):
+    for folder in TEST_FOLDERS:
+        text = common.read(root, folder + "/README.md")
+        for path in common.walk(root, [".py"], [folder]):
+            name = os.path.basename(path)
+            if name.startswith("test_") and name not in text:
+                yield "%s/README.md: %s is named nowhere" % (folder, path)
 
 
 def check(root):
-    problems = []
+    problems = list(unnamed_tests(root))
     for document in DOCUMENTS:
         problems += missing_paths(root, document)
     return problems + list(unnamed_sources(root)) + list(wrong_symptoms(root))
 
 
-_TABLE = "# Packages\n\n| what you see | what it means |\n|---|---|\n"
+_TABLE = "# Operating\n\n| what you see | what it means |\n|---|---|\n"
 _TABLE += "| `session`: `token-refused` | no |\n| `upstream` | `log-level` |\n"
 _REASONS = 'REASON(POLICY, 3, "policy", NO, 403, -1, "x")\nREASON(NO_ROUTE, 18, "no-route", NO, 404, -1, "x")\n'
 GOOD = {
@@ -77,7 +88,11 @@ GOOD = {
     HACKING: "`base/buf.c`, `relay/x.h`: text. `tests/unit/test_NAME.c`, `gateway/session.h`, `gateway/status.c`\n",
     "SECURITY.md": "",
     "NEWS.md": "",
-    PACKAGING: _TABLE + "\n`no-such-reason` is not in the table.\n",
+    "tests/e2e/README.md": "| test_a.py | a |\n",
+    "tests/e2e/test_a.py": "",
+    "tests/system/README.md": "",
+    "packaging/README.md": "",
+    OPERATING: _TABLE + "\n`no-such-reason` is not in the table.\n",
     "man/a.7": "",
     "base/buf.c": "",
     "base/buf.h": "",
@@ -89,11 +104,12 @@ GOOD = {
     "gateway/status.c": 'add_check(out, true, "session", x, "not-tried-yet");\nadd_check(out, false, name, x);\n',
 }
 BAD = [
+    ("tests/system/README.md: tests/system/test_b.py is named nowhere", {"tests/system/test_b.py": ""}),
     ("README.md: there is no man/b.7", {"README.md": "see `man/b.7`\n"}),
     ("HACKING.md: there is no base/none.c", {HACKING: GOOD[HACKING] + "`base/none.c`\n"}),
     ("base/idmap.c or .h is named nowhere", {HACKING: GOOD[HACKING] + "idmap\n", "base/idmap.h": ""}),
-    ("no program has the reason or option token-lost", {PACKAGING: _TABLE + "| `token-lost` | no |\n"}),
-    ("the check upstream of /readyz", {PACKAGING: _TABLE.replace("`upstream`", "upstream")}),
+    ("no program has the reason or option token-lost", {OPERATING: _TABLE + "| `token-lost` | no |\n"}),
+    ("the check upstream of /readyz", {OPERATING: _TABLE.replace("`upstream`", "upstream")}),
 ]
 
 if __name__ == "__main__":
