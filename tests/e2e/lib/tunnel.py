@@ -97,7 +97,7 @@ class Relay:
     def reload_and_wait(self):
         start = self.process.mark()
         self.reload()
-        self.process.wait_line("SIGHUP", 10, start)
+        self.process.wait_line("SIGHUP: tunnels and agents", 10, start)
 
     def url(self, tunnel):
         return f"https://localhost:{self.port}/t/{tunnel}/mcp"
