@@ -32,22 +32,14 @@ bool filter_wanted(const struct policy_config *cfg)
 	return policy_lists(cfg) != 0;
 }
 
-static bool is_among(struct span name, const struct span *names, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (policy_field_is(name, names[i]))
-			return true;
-	return false;
-}
-
 bool filter_request_field_passes(struct span name)
 {
-	return !is_among(name, request_fields, ARRAY_LEN(request_fields));
+	return !policy_field_among(name, request_fields, ARRAY_LEN(request_fields));
 }
 
 bool filter_answer_field_passes(struct span name)
 {
-	return !is_among(name, answer_fields, ARRAY_LEN(answer_fields));
+	return !policy_field_among(name, answer_fields, ARRAY_LEN(answer_fields));
 }
 
 static int refuse(const char **ret_why, const char *why)

@@ -29,7 +29,7 @@ static const char *check_name(const struct headers_config *cfg, struct span name
 	    policy_name_begins(name, SPAN("Accept")))
 		return "this header says how or where a message goes, or what it is";
 	for (size_t i = 0; i < cfg->n; i++)
-		if (name.len == strlen(cfg->items[i].name) && policy_name_begins(name, span_of(cfg->items[i].name)))
+		if (policy_field_is(name, span_of(cfg->items[i].name)))
 			return "this header is given before";
 	return NULL;
 }
@@ -137,7 +137,7 @@ enum headers_result headers_poll(struct headers *h, bool now, char *err, size_t 
 bool headers_replace(const struct headers *h, struct span name)
 {
 	for (size_t i = 0; i < h->n; i++)
-		if (name.len == strlen(h->list[i].name) && policy_name_begins(name, span_of(h->list[i].name)))
+		if (policy_field_is(name, span_of(h->list[i].name)))
 			return true;
 	return false;
 }

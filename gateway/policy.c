@@ -43,14 +43,17 @@ bool policy_field_is(struct span name, struct span wanted)
 	return name.len == wanted.len && policy_name_begins(name, wanted);
 }
 
+bool policy_field_among(struct span name, const struct span *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (policy_field_is(name, names[i]))
+			return true;
+	return false;
+}
+
 bool policy_field_passes(struct span name)
 {
-	if (policy_name_begins(name, SPAN("Mcp-Tunnel-")))
-		return false;
-	for (size_t i = 0; i < ARRAY_LEN(withheld); i++)
-		if (policy_field_is(name, withheld[i]))
-			return false;
-	return true;
+	return !policy_name_begins(name, SPAN("Mcp-Tunnel-")) && !policy_field_among(name, withheld, ARRAY_LEN(withheld));
 }
 
 static uint32_t refuse(char detail[POLICY_DETAIL_MAX], uint32_t reason, const char *what, struct span value)

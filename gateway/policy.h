@@ -51,3 +51,4 @@ bool policy_field_passes(struct span name);
 bool policy_name_begins(struct span name, struct span text);
 /* Whether it has that name, for such servers. */
 bool policy_field_is(struct span name, struct span wanted);
+bool policy_field_among(struct span name, const struct span *names, size_t n);
