@@ -382,7 +382,7 @@ static int finish_head(struct exchange *e)
 	char length[24];
 	int r = 0;
 
-	if (e->is_post || buf_len(&q->body)) {
+	if (e->is_post) {
 		snprintf(length, sizeof(length), "%zu", buf_len(&q->body));
 		r = http1_write_field(&q->head, SPAN("Content-Length"), span_of(length));
 	}
@@ -541,6 +541,11 @@ static void on_stream_data(struct exchange *e, const struct tp_event *ev)
 	struct exchange_request *q = e->request;
 	struct exchange_context *x = e->x;
 
+	if (ev->len && !e->is_post) {
+		/* Nobody would have judged it, and no record would tell of it. */
+		refuse_body(e, TP_REASON_BAD_REQUEST, "only POST carries a body");
+		return;
+	}
 	if (buf_len(&q->body) + ev->len > e->routes->cfg->max_request_bytes) {
 		refuse_body(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
 		return;
