@@ -625,6 +625,14 @@ void exchange_open(struct exchange_context *x, const struct tp_event *ev)
 		request_complete(e);
 }
 
+/* Of a reset that has come from the relay: a cancel, where it names nothing. A call that was cut has not ended well. */
+static uint32_t reset_reason(uint32_t told)
+{
+	if (told == TP_REASON_NONE)
+		return TP_REASON_CANCELLED;
+	return tp_reason_known(told) ? told : TP_REASON_INTERNAL;
+}
+
 void exchange_event(struct exchange_context *x, const struct tp_event *ev)
 {
 	struct exchange *e = tp_stream_user(ev->stream);
@@ -643,7 +651,7 @@ void exchange_event(struct exchange_context *x, const struct tp_event *ev)
 		break;
 	case TP_EV_RESET:
 		snprintf(detail, sizeof(detail), "%.*s", SPAN_FMT(ev->detail));
-		exchange_end(e, ev->reason, detail);
+		exchange_end(e, reset_reason(ev->reason), detail);
 		break;
 	default:
 		break;
