@@ -536,6 +536,15 @@ static void refuse_body(struct exchange *e, uint32_t reason, const char *detail)
 	exchange_fail(e, reason, detail);
 }
 
+/* Whether so many bytes of bodies more may be kept. What a slow MCP server has not taken yet counts, too. */
+static bool has_room(const struct exchange *e, size_t more)
+{
+	struct upstream_pool pool;
+
+	upstream_pool(e->route->backend->upstream, &pool);
+	return e->x->collected_bytes + pool.request_bytes + more <= e->routes->max_collected_bytes;
+}
+
 static void on_stream_data(struct exchange *e, const struct tp_event *ev)
 {
 	struct exchange_request *q = e->request;
@@ -550,7 +559,7 @@ static void on_stream_data(struct exchange *e, const struct tp_event *ev)
 		refuse_body(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
 		return;
 	}
-	if (x->collected_bytes + ev->len > e->routes->max_collected_bytes) {
+	if (!has_room(e, ev->len)) {
 		refuse_body(e, TP_REASON_REFUSED, "too many request bytes at once at the gateway");
 		return;
 	}
