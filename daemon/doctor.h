@@ -9,17 +9,20 @@ struct doctor {
 	const char *program;
 	bool json;
 	struct doctor_report report;
-	struct doctor_check now; /* under way */
+	struct doctor_check now; /* the last that was begun */
+	bool under_way;
 	uint64_t began_us;
 	struct loop *loop;       /* of its own; runs only inside of daemon/probe.h */
 	uint64_t until_ms;       /* the present section's end, by clock_now_us() */
 	uint64_t last_ms;        /* of all sections */
+	struct buf last_words[2]; /* one is what will be printed should the minute be over now, the other being made */
 };
 
 /* Whether the command line has --NAME, for what has to be known before it is read. */
 bool doctor_flag(int argc, char **argv, const char *name);
 
-/* The whole run is over after a minute whatever happens: the process ends with status 2 then. -ENOMEM. */
+/* The whole run is over after a minute whatever happens: what was found until then is printed, with the check under way as failed, and
+ * the process ends with status 2. -ENOMEM. d stays where it is. */
 int doctor_init(struct doctor *d, const char *program, bool json);
 /* Prints the sum; the exit status. */
 int doctor_end(struct doctor *d);

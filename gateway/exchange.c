@@ -382,7 +382,7 @@ static int finish_head(struct exchange *e)
 	char length[24];
 	int r = 0;
 
-	if (e->is_post || buf_len(&q->body)) {
+	if (e->is_post) {
 		snprintf(length, sizeof(length), "%zu", buf_len(&q->body));
 		r = http1_write_field(&q->head, SPAN("Content-Length"), span_of(length));
 	}
@@ -536,16 +536,30 @@ static void refuse_body(struct exchange *e, uint32_t reason, const char *detail)
 	exchange_fail(e, reason, detail);
 }
 
+/* Whether so many bytes of bodies more may be kept. What a slow MCP server has not taken yet counts, too. */
+static bool has_room(const struct exchange *e, size_t more)
+{
+	struct upstream_pool pool;
+
+	upstream_pool(e->route->backend->upstream, &pool);
+	return e->x->collected_bytes + pool.request_bytes + more <= e->routes->max_collected_bytes;
+}
+
 static void on_stream_data(struct exchange *e, const struct tp_event *ev)
 {
 	struct exchange_request *q = e->request;
 	struct exchange_context *x = e->x;
 
+	if (ev->len && !e->is_post) {
+		/* Nobody would have judged it, and no record would tell of it. */
+		refuse_body(e, TP_REASON_BAD_REQUEST, "only POST carries a body");
+		return;
+	}
 	if (buf_len(&q->body) + ev->len > e->routes->cfg->max_request_bytes) {
 		refuse_body(e, TP_REASON_TOO_LARGE, "--max-request-bytes of the gateway");
 		return;
 	}
-	if (x->collected_bytes + ev->len > e->routes->max_collected_bytes) {
+	if (!has_room(e, ev->len)) {
 		refuse_body(e, TP_REASON_REFUSED, "too many request bytes at once at the gateway");
 		return;
 	}
@@ -620,6 +634,14 @@ void exchange_open(struct exchange_context *x, const struct tp_event *ev)
 		request_complete(e);
 }
 
+/* Of a reset that has come from the relay: a cancel, where it names nothing. A call that was cut has not ended well. */
+static uint32_t reset_reason(uint32_t told)
+{
+	if (told == TP_REASON_NONE)
+		return TP_REASON_CANCELLED;
+	return tp_reason_known(told) ? told : TP_REASON_INTERNAL;
+}
+
 void exchange_event(struct exchange_context *x, const struct tp_event *ev)
 {
 	struct exchange *e = tp_stream_user(ev->stream);
@@ -638,7 +660,7 @@ void exchange_event(struct exchange_context *x, const struct tp_event *ev)
 		break;
 	case TP_EV_RESET:
 		snprintf(detail, sizeof(detail), "%.*s", SPAN_FMT(ev->detail));
-		exchange_end(e, ev->reason, detail);
+		exchange_end(e, reset_reason(ev->reason), detail);
 		break;
 	default:
 		break;

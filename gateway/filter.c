@@ -53,6 +53,9 @@ static int check_head(const struct http1_head *h, const char **ret_why)
 	for (size_t i = 0; i < h->n_fields; i++)
 		if (span_iis(h->fields[i].name, "Content-Encoding") && !span_iis(h->fields[i].value, "identity"))
 			return refuse(ret_why, "it has a Content-Encoding, although identity was asked for");
+	for (size_t i = 0; i < h->n_fields; i++)
+		if (span_iis(h->fields[i].name, "Content-Type") && !policy_charset_ok(h->fields[i].value))
+			return refuse(ret_why, "its charset is another than UTF-8");
 	if (h->status == 206)
 		return refuse(ret_why, "it is a part of an answer (206), although no range was asked for");
 	return 0;

@@ -69,6 +69,39 @@ static bool is_told(struct span pseudo)
 	return span_is(pseudo, ":agent") || span_is(pseudo, ":call");
 }
 
+/* What follows the word in a Content-Type. */
+static bool is_utf8(struct span rest)
+{
+	static const struct span forms[] = { SPAN_INIT("=utf-8"), SPAN_INIT("=\"utf-8\""), SPAN_INIT("=utf8"), SPAN_INIT("=\"utf8\"") };
+
+	for (size_t i = 0; i < ARRAY_LEN(forms); i++) {
+		size_t len = forms[i].len;
+
+		if (span_ieq(span_make(rest.p, MIN(rest.len, len)), forms[i]))
+			return rest.len == len || rest.p[len] == ';' || rest.p[len] == ' ' || rest.p[len] == '\t';
+	}
+	return false;
+}
+
+bool policy_charset_ok(struct span content_type)
+{
+	static const struct span word = SPAN_INIT("charset");
+
+	for (; content_type.len >= word.len; content_type = span_make(content_type.p + 1, content_type.len - 1))
+		if (span_ieq(span_make(content_type.p, word.len), word) &&
+		    !is_utf8(span_make(content_type.p + word.len, content_type.len - word.len)))
+			return false;
+	return true;
+}
+
+/* Of a request whose body is judged: a server that decodes it in some way reads another message than the one that was judged. */
+static bool is_read_as_it_is(const struct tp_field *f)
+{
+	if (policy_field_is(f->name, SPAN("Content-Type")))
+		return policy_charset_ok(f->value);
+	return !policy_field_is(f->name, SPAN("Content-Encoding")) || span_ieq(f->value, SPAN("identity"));
+}
+
 uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
 			   char detail[POLICY_DETAIL_MAX])
 {
@@ -96,6 +129,8 @@ uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_fiel
 			return refuse(detail, TP_REASON_BAD_REQUEST, "invalid header name", none);
 		if (!http1_value_ok(fields[i].value))
 			return refuse(detail, TP_REASON_BAD_REQUEST, "invalid header value", fields[i].name);
+		if (span_is(method, "POST") && !is_read_as_it_is(&fields[i]))
+			return refuse(detail, TP_REASON_BAD_REQUEST, "a body must be plain UTF-8, and this header says otherwise", fields[i].name);
 	}
 	return TP_REASON_NONE;
 }

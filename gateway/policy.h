@@ -19,6 +19,10 @@ enum { POLICY_DETAIL_MAX = 224, POLICY_QUERY_MAX = 4096 };
 uint32_t policy_check_head(const struct policy_config *cfg, const struct tp_field *fields, size_t n,
 			   char detail[POLICY_DETAIL_MAX]);
 
+/* Whether a body of that Content-Type is UTF-8 to everybody: it names no other charset, in no way that a server or a client might
+ * understand. */
+bool policy_charset_ok(struct span content_type);
+
 /* The headers of 2026-07-28 that repeat what the body says; copies, because the head is gone when the body is complete. One that was
  * sent twice, cannot be decoded or holds a NUL equals nothing. */
 struct policy_mirror {

@@ -22,7 +22,7 @@ struct routes {
 	unsigned refs;
 	const struct gateway_config *cfg;
 	struct gateway_config *own; /* the same, freed with this; NULL: it is the one that the program has started with */
-	uint64_t max_collected_bytes; /* request bodies of all exchanges together */
+	uint64_t max_collected_bytes; /* request bodies of all exchanges together, until they are sent */
 	size_t n;
 	struct route list[ROUTES_MAX];
 };

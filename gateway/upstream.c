@@ -33,6 +33,7 @@ struct upstream_conn {
 	struct channel *channel;
 	struct upstream_call *call;
 	struct http1_reader reader;
+	unsigned tls_changes; /* of the upstream, when it was made */
 	uint64_t idle_since_ms;
 };
 
@@ -44,9 +45,10 @@ struct upstream_call {
 	const struct upstream_ops *ops;
 	void *user;
 	struct buf head, body;
-	size_t head_at, body_at; /* sent; kept whole until the answer begins, for the one retry */
+	size_t head_at, body_at; /* sent; kept whole while there may be a retry */
 	bool idempotent;
 	bool reused;   /* on a kept connection */
+	bool begun;    /* a byte of the request has gone out on it */
 	bool answered; /* a byte of the answer has come: no retry any more */
 	bool head_told; /* the final head has been */
 	bool sent_told;
@@ -61,6 +63,7 @@ struct upstream {
 	char *host, *unix_path;
 	TAILQ_HEAD(idle_head, upstream_conn) idle; /* most recently used first */
 	size_t n_idle;
+	unsigned tls_changes; /* upstream_set_tls() so far */
 	struct event *sweep;
 	struct dial *probe;
 	struct channel *probe_channel; /* TLS: its handshake */
@@ -145,14 +148,27 @@ static void conn_drop(struct upstream_conn *k, bool at_once)
 	loop_free_later(u->loop, conn_gone, k);
 }
 
+static bool is_sent(const struct upstream_call *c)
+{
+	return c->head_at == buf_len(&c->head) && c->body_at == buf_len(&c->body);
+}
+
+/* Of no more use: it may be large, and the answer may take its time. */
+static void forget_request(struct upstream_call *c)
+{
+	c->upstream->pool->request_bytes -= buf_len(&c->body);
+	buf_clear(&c->head);
+	buf_clear(&c->body);
+	c->head_at = c->body_at = 0;
+}
+
 static void call_free(struct upstream_call *c)
 {
 	dial_cancel(c->dial);
 	c->dial = NULL;
 	if (c->conn)
 		conn_drop(c->conn, true);
-	buf_done(&c->head);
-	buf_done(&c->body);
+	forget_request(c);
 	c->magic = 0;
 	free(c);
 }
@@ -172,6 +188,13 @@ static void call_fail(struct upstream_call *c, uint32_t reason, const char *deta
 	ops->on_fail(user, reason, copy);
 }
 
+static bool may_be_kept(const struct upstream_conn *k)
+{
+	const struct upstream *u = k->upstream;
+
+	return k->channel && k->reader.head.keep_alive && k->tls_changes == u->tls_changes && u->n_idle < u->cfg.max_idle && u->cfg.idle_ms;
+}
+
 /* The answer is complete: keeps the connection when both sides can use it again. */
 static void call_end(struct upstream_call *c, bool more_bytes)
 {
@@ -179,9 +202,8 @@ static void call_end(struct upstream_call *c, bool more_bytes)
 	struct upstream *u = c->upstream;
 	const struct upstream_ops *ops = c->ops;
 	void *user = c->user;
-	bool sent = c->head_at == buf_len(&c->head) && c->body_at == buf_len(&c->body);
 
-	if (sent && !more_bytes && k->channel && k->reader.head.keep_alive && u->n_idle < u->cfg.max_idle && u->cfg.idle_ms) {
+	if (is_sent(c) && !more_bytes && may_be_kept(k)) {
 		k->call = NULL;
 		c->conn = NULL;
 		http1_reader_next(&k->reader);
@@ -216,12 +238,9 @@ static bool call_event(struct upstream_call *c, const struct http1_event *ev, bo
 		}
 		c->head_told = true;
 		health_set(c->upstream, TP_REASON_NONE, "answered");
-		/* The answer has begun: there is no retry any more, so the request need not be kept once it is sent. */
-		if (c->body_at == buf_len(&c->body) && c->head_at == buf_len(&c->head)) {
-			buf_clear(&c->head);
-			buf_clear(&c->body);
-			c->head_at = c->body_at = 0;
-		}
+		/* There is no retry any more. */
+		if (is_sent(c))
+			forget_request(c);
 		c->ops->on_head(c->user, &c->conn->reader.head);
 		return true;
 	case HTTP1_DATA:
@@ -280,18 +299,22 @@ static size_t take(uint8_t *dst, size_t room, const struct buf *b, size_t *at)
 static size_t on_channel_pull(void *user, uint8_t *dst, size_t room)
 {
 	struct upstream_conn *k = user;
+	struct upstream_call *c = k->call;
 	size_t n;
 
 	CHECK_OBJ(k, CONN_MAGIC);
-	if (!k->call)
+	if (!c)
 		return 0;
-	if (!k->call->sent_told && k->call->ops->on_sent)
-		k->call->ops->on_sent(k->call->user);
-	if (!k->call->sent_told && !k->upstream->silent_since_ms)
+	if (!c->sent_told && c->ops->on_sent)
+		c->ops->on_sent(c->user);
+	if (!c->sent_told && !k->upstream->silent_since_ms)
 		k->upstream->silent_since_ms = loop_now_ms(k->upstream->loop);
-	k->call->sent_told = true;
-	n = take(dst, room, &k->call->head, &k->call->head_at);
-	return n + take(dst + n, room - n, &k->call->body, &k->call->body_at);
+	c->sent_told = c->begun = true;
+	n = take(dst, room, &c->head, &c->head_at);
+	n += take(dst + n, room - n, &c->body, &c->body_at);
+	if (is_sent(c) && !c->idempotent)
+		forget_request(c);
+	return n;
 }
 
 static void on_channel_closed(void *user, enum channel_end end, int error, const char *detail)
@@ -313,15 +336,15 @@ static void on_channel_closed(void *user, enum channel_end end, int error, const
 		call_end(c, false);
 		return;
 	}
-	if (!c->answered && c->reused && (c->idempotent || c->head_at == 0)) {
+	if (!c->answered && c->reused && (c->idempotent || !c->begun)) {
 		conn_drop(k, true);
-		c->reused = false;
+		c->reused = c->begun = false;
 		c->upstream->pool->retried++;
 		c->head_at = c->body_at = 0;
 		call_dial(c);
 		return;
 	}
-	if (c->upstream->cfg.tls && !c->reused && !c->answered && c->head_at == 0) {
+	if (c->upstream->cfg.tls && !c->reused && !c->answered && !c->begun) {
 		/* No handshake, no request. */
 		health_set(c->upstream, TP_REASON_UPSTREAM_UNREACHABLE, detail);
 		snprintf(text, sizeof(text), "%s", detail);
@@ -359,6 +382,7 @@ static int conn_new(struct upstream_call *c, int take_fd)
 	}
 	k->magic = CONN_MAGIC;
 	k->upstream = c->upstream;
+	k->tls_changes = c->upstream->tls_changes;
 	http1_reader_init(&k->reader, HTTP1_RESPONSE);
 	r = channel_new(c->upstream->loop, take_fd, &opt, &conn_callbacks, k, &k->channel);
 	if (r < 0) {
@@ -452,6 +476,7 @@ int upstream_call_start(struct upstream *u, struct buf *take_head, struct buf *t
 		return -ENOMEM;
 	*c = (struct upstream_call){ .magic = CALL_MAGIC, .upstream = u, .ops = ops, .user = user,
 				     .head = *take_head, .body = *take_body, .idempotent = idempotent };
+	u->pool->request_bytes += buf_len(&c->body);
 	buf_init(take_head, take_head->max);
 	buf_init(take_body, take_body->max);
 	k = idle_take(u);
@@ -550,6 +575,7 @@ void upstream_set_tls(struct upstream *u, struct tls_context *tls)
 
 	CHECK_OBJ(u, UPSTREAM_MAGIC);
 	u->cfg.tls = tls;
+	u->tls_changes++;
 	while ((k = TAILQ_FIRST(&u->idle)))
 		conn_drop(k, false);
 }

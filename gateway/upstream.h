@@ -17,6 +17,7 @@ struct upstream_pool {
 	uint64_t dialled, failed; /* attempts to open one, and those that came to nothing */
 	uint64_t reused;         /* calls on a kept connection */
 	uint64_t retried;        /* of them, those that went on a new one because it had died */
+	uint64_t request_bytes;  /* of bodies that are not sent yet */
 };
 
 struct upstream_config {

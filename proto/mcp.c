@@ -187,17 +187,26 @@ static const struct field *find_field(enum level level, const struct json_token 
 	return NULL;
 }
 
-/* Some servers take "Name" for "name": with both in a message, nobody could say which of them they go by. */
+static bool is_method(const struct field *f)
+{
+	return f->use == USE_TEXT && f->text == METHOD;
+}
+
+/* Some servers take "Name" for "name": with both in a message, nobody could say which of them they go by. To them, a message with a
+ * "Method" is a call, whatever it looks like otherwise. */
 static void check_case(struct mcp_scan *s, const struct json_token *key)
 {
 	_Static_assert(ARRAY_LEN(fields) <= 32, "a bit each");
 	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
 		if (fields[i].level != s->level)
 			continue;
-		if (&fields[i] == s->field)
+		if (&fields[i] == s->field) {
 			s->exact |= UINT32_C(1) << i;
-		else if (json_key_is_similar(fields[i].key, key->text))
+		} else if (json_key_is_similar(fields[i].key, key->text)) {
 			s->similar |= UINT32_C(1) << i;
+			if (is_method(&fields[i]))
+				s->message.method_bad = true;
+		}
 	}
 	if (s->exact & s->similar)
 		bad(s, "duplicate key but for case");
@@ -302,7 +311,7 @@ static void wrong_type(struct mcp_scan *s, const struct field *f)
 {
 	if (f->use == USE_ID)
 		bad(s, "id is neither a string nor a number nor null");
-	else if (f->use == USE_TEXT && f->text == METHOD)
+	else if (is_method(f))
 		s->message.method_bad = true;
 	else if (f->use == USE_TEXT && f->text == NAME)
 		s->message.name_bad = true;

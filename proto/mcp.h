@@ -13,7 +13,8 @@ enum {
 };
 
 enum mcp_kind {
-	MCP_NOT_JSONRPC,  /* JSON, but no JSON-RPC 2.0 message (or no JSON at all, or no body: see scan->bad) */
+	MCP_NOT_JSONRPC,  /* JSON, but no JSON-RPC 2.0 message (or no JSON at all, or no body: see scan->bad), or one that some servers
+			   * take for another: its method in another case */
 	MCP_REQUEST,      /* method and id */
 	MCP_NOTIFICATION, /* method, no id */
 	MCP_RESPONSE,     /* result or error, with an id: the answer to a server's request */

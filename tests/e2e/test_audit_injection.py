@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from lib.audited import Audited, Upstream, http
-from lib.handmade import DATA, END, HEAD, HELLO, OPEN, PING, PONG, RESET, WELCOME, fields, read_fields
+from lib.handmade import DATA, END, HEAD, HELLO, OPEN, PING, PONG, RESET, WELCOME, Door, fields, read_fields
 from lib.journald import Journald
 from lib.procs import SCALE, wait_until
 from lib.rawhttp import JSON_HEADERS
@@ -393,3 +393,28 @@ def test_relay_cannot_forge_a_record(programs, work, certs, known):
     assert len(passed) > 15 and len(passed) + len(denied) == len(texts) and len(upstream.seen) == len(passed)
     for text, record in zip(passed, requests):
         assert_text(record["MCP_AGENT_ID"], text.decode("utf-8", "surrogateescape") or "unknown")
+
+
+def test_relay_cannot_end_a_call_well(programs, tmp_path, certs, servers, raw_control, fresh_key):
+    """A call that the relay cuts is recorded as cut, whatever reason the relay gives: none, or one that there is not."""
+    door = Door(certs.server)
+    gateway = Gateway(programs, tmp_path, "mtt_own_" + "A" * 43, servers.url("raw"), door.url, certs.ca.cert)
+    gateway.start(wait_ready=False)
+    with door.accept() as relay:
+        relay.attach()
+        for ident, reason in ((1, 0), (3, 4711)):
+            key = fresh_key()
+            relay.open(ident, *JSON_HEADERS, ("X-Case", "wait-then-echo"), ("X-Key", key), body=body("t"))
+            wait_until(lambda k=key: raw_control("seen", k), 15, "the call to reach the server")
+            relay.reset(ident, reason)
+
+        def ends():
+            records = [json.loads(line) for line in gateway.audit.read_text().splitlines()]
+            return [(r["mcp_status"], r.get("mcp_reason")) for r in records if r["mcp_event"] == "call.response"]
+
+        wait_until(lambda: len(ends()) == 2, 15, "the records of how they ended")
+        assert ends() == [("cancelled", "cancelled"), ("http_error", "internal")]
+        metrics = gateway.health("/metrics")[1]
+    door.close()
+    gateway.stop()
+    assert re.findall(r'calls_ended_total{reason="(?:none|cancelled|internal)"} (\d+)', metrics) == ["0", "1", "1"]

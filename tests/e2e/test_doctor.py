@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import threading
 import time
@@ -17,8 +18,8 @@ import pytest
 from lib.calls import CALL
 from lib.handmade import Door
 from lib.journald import Journald
-from lib.patients import Http, Mcp, Proxy, Server
-from lib.procs import run, wait_until
+from lib.patients import Http, Mcp, Proxy, Server, Silent
+from lib.procs import Process, run, wait_until
 from lib.rawhttp import JSON_HEADERS
 from lib.records import exchange
 from lib.tunnel import Gateway, Relay
@@ -441,6 +442,26 @@ def test_audit_journald(doctor, tmp_path):
         done = doctor(audit="journald", prefix=journald.prefix)
         done.only("audit", "failed", "journald does not take records", "start journald")
         doctor(audit=None, prefix=journald.prefix).only("audit", "warning", "calls are not written down")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_given_up(gateway, form):
+    """The signal that comes after a minute: what was found until then is told, and where the run was."""
+    with Server(Silent) as server:
+        argv = gateway(upstream=f"http://127.0.0.1:{server.port}/mcp").argv
+        process = Process("doctor", [*argv, "--doctor", *(["--json"] if form == "json" else [])])
+        wait_until(lambda: server.seen, 10, "the doctor's question to the MCP server")
+        process.send_signal(signal.SIGALRM)
+        assert process.wait() == 2 and not process.lines, process.tail()
+    if form == "json":
+        told = json.loads("\n".join(process.out))
+        assert told["status"] == "failed" and 0 < told["checks"][-1]["duration_ms"] <= 60000
+        found = [(c["name"], c["status"]) for c in told["checks"]]
+        assert "given up after a minute" in told["checks"][-1]["detail"] and told["checks"][-1]["remedy"]
+    else:
+        found = [tuple(line.split()[1::-1]) for line in process.out if re.match(r"\w+ +\w+ ", line)]
+        assert process.find("given up after a minute") and process.out[-1].startswith("1 failed, 0 warnings, ")
+    assert found[-2:] == [("server", "ok"), ("mcp", "failed")] and len(found) == 13, found
 
 
 # ---- beside a gateway that runs ----

@@ -3,7 +3,10 @@ error that names the reason; the next calls, on whatever connection to the serve
 connection at the very moment at which the next request comes is that request's answer: HTTP/1.1 cannot tell.)
 """
 
+import contextlib
 import json
+import re
+import socket
 import time
 
 import pytest
@@ -11,7 +14,8 @@ import pytest
 from lib import corpus
 from lib.calls import CALL
 from lib.hostile import peak_mib, small_quarantine
-from lib.rawhttp import JSON_HEADERS, Truncated
+from lib.procs import wait_until
+from lib.rawhttp import JSON_HEADERS, Truncated, rpc
 from lib.records import connect, exchange
 from lib.recorder import Recorder
 
@@ -104,3 +108,40 @@ def test_memory_stays_bounded(tunnel):
             with pytest.raises(Truncated):
                 connection.read(connection.head())
     assert peak_mib(gateway.process) < before + 32
+
+
+def kept(gateway):
+    return int(re.search(r"gateway_request_memory_bytes (\d+)", gateway.health("/metrics")[1]).group(1))
+
+
+def test_bodies_that_the_server_does_not_take(relay_pair):
+    """They are kept until they are sent, as long as there is room for all of them together: 64 MiB."""
+    large = rpc("tools/call", {"name": "x", "arguments": {"text": "y" * (15 << 20)}}, "large")
+    with socket.create_server(("127.0.0.1", 0)) as deaf, contextlib.ExitStack() as open_calls:
+        upstream = f"http://127.0.0.1:{deaf.getsockname()[1]}/mcp"
+        _, gateway, endpoint = relay_pair(upstream=upstream, wait_ready=False)
+        gateway.process.wait_line("connected to")
+        for number in range(1, 5):
+            connection = open_calls.enter_context(connect(endpoint))
+            connection.request("POST", endpoint.pairs() + JSON_HEADERS, large)
+            wait_until(lambda n=number: kept(gateway) == n * len(large), 30, "the body to be kept")
+        error = exchange(endpoint, "POST", JSON_HEADERS, large).json()["error"]
+        assert (error["data"]["reason"], error["data"]["executed"]) == ("refused-not-executed", "no"), error
+        assert "too many request bytes at once" in error["message"]
+    wait_until(lambda: kept(gateway) == 0, 30, "the bodies to go with their calls")
+
+
+def test_bodies_of_calls_that_take_their_time(relay_pair, raw_control, fresh_key):
+    """Those that are sent are not kept, however long the answer takes."""
+    _, gateway, endpoint = relay_pair()
+    large = rpc("tools/call", {"name": "x", "arguments": {"text": "y" * (15 << 20)}})
+    keys = [fresh_key() for _ in range(6)]
+    with contextlib.ExitStack() as open_calls:
+        connections = [open_calls.enter_context(connect(endpoint)) for _ in keys]
+        for connection, key in zip(connections, keys):
+            headers = JSON_HEADERS + [("X-Case", "wait-then-echo"), ("X-Key", key)]
+            connection.request("POST", endpoint.pairs() + headers, large)
+            wait_until(lambda k=key: raw_control("seen", k) and kept(gateway) == 0, 30, "the server to have the body")
+        for connection, key in zip(connections, keys):
+            raw_control("release", key)
+            assert connection.read(connection.head()).status == 200

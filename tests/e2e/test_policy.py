@@ -124,6 +124,46 @@ def test_name_that_is_there_twice_but_for_case(guarded, params):
     assert records(gateway)[0]["mcp_rule"].endswith("duplicate key but for case")
 
 
+UTF7 = tool("+AHIAbQ-")
+READ_OTHERWISE = [
+    ("Content-Type", "application/json; charset=utf-7"),
+    ("Content-Type", "application/json; charset=utf-8; charset=utf-7"),
+    ("Content_Type", "application/json; Charset=UTF-7"),
+    ("Content-Encoding", "br"),
+]
+
+
+@pytest.mark.parametrize("header", READ_OTHERWISE, ids=lambda pair: " ".join(pair).replace(" ", "-"))
+def test_body_that_a_header_makes_another(guarded, header):
+    """Express reads UTF-7 where it is told so: what passes as a tool of an odd name would be rm there."""
+    gateway, post = guarded("--deny-tool", "rm")
+    answer, seen = post(UTF7, header)
+    assert (answer.status, answer.json()["error"]["data"]["reason"], seen) == (400, "bad-request", [])
+    assert [(r["mcp_event"], r["mcp_reason"]) for r in records(gateway)] == [("call.denied", "bad-request")]
+    assert header[0] in records(gateway)[0]["mcp_rule"]
+
+
+def test_method_in_another_case(guarded):
+    """To a server that takes keys in any case, what looks like an answer is a call."""
+    gateway, post = guarded("--deny-tool", "rm")
+    for key in ("Method", "METHOD"):
+        answer, seen = post(b'{"jsonrpc":"2.0","id":1,"%b":"tools/call","params":{"name":"rm"},"result":{}}' % key.encode())
+        assert (answer.status, answer.json()["error"]["data"]["reason"], seen) == (400, "bad-request", [])
+    assert [r["mcp_event"] for r in records(gateway)] == 2 * ["call.denied"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_call_in_the_body_of_another_method(relay_pair, raw_control, fresh_key, method):
+    """Nobody judges it and no record tells of it, so it must not pass: a server may read it all the same."""
+    _, _, endpoint = relay_pair(gateway_options=("--deny-tool", "rm"))
+    key = fresh_key()
+    headers = JSON_HEADERS + [("X-Case", "echo"), ("X-Key", key), ("X-HTTP-Method-Override", "POST")]
+    answer = exchange(endpoint, method, headers, tool("rm"))
+    assert (answer.status, answer.json()["error"]["data"]["reason"]) == (400, "bad-request")
+    assert raw_control("seen", key) == []
+    assert exchange(endpoint, method, headers, chunks=[]).status == 200
+
+
 def test_batch_with_one_denied_message(guarded):
     """The batch is refused whole; the record tells which message it was."""
     gateway, post = guarded("--deny-tool", "rm")

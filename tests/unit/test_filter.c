@@ -78,6 +78,7 @@ START_TEST(heads)
 #define FIELD(n, v) { SPAN_INIT(n), SPAN_INIT(v) }
 	static const struct http1_field gzip[] = { FIELD("content-encoding", "gzip") }, identity[] = { FIELD("Content-Encoding", "Identity") };
 	static const struct http1_field both[] = { FIELD("Content-Encoding", "identity"), FIELD("Content-Encoding", "br") };
+	static const struct http1_field utf8[] = { FIELD("content-type", "a/b; charset=utf-8") }, utf7[] = { FIELD("Content-type", "a/b;charset=utf-7") };
 	const struct {
 		struct http1_head head;
 		int result;
@@ -92,6 +93,8 @@ START_TEST(heads)
 		{ { .status = 200, .body = HTTP1_BODY_CHUNKED, .fields = gzip, .n_fields = 1 }, FILTER_REFUSED, false },
 		{ { .status = 200, .body = HTTP1_BODY_CHUNKED, .fields = identity, .n_fields = 1 }, 0, true },
 		{ { .status = 200, .body = HTTP1_BODY_CHUNKED, .fields = both, .n_fields = 2 }, FILTER_REFUSED, false },
+		{ { .status = 200, .body = HTTP1_BODY_CHUNKED, .fields = utf8, .n_fields = 1 }, 0, true },
+		{ { .status = 200, .body = HTTP1_BODY_CHUNKED, .fields = utf7, .n_fields = 1 }, FILTER_REFUSED, false },
 		{ { .status = 206, .body = HTTP1_BODY_CHUNKED }, FILTER_REFUSED, false },
 	};
 	struct rules rules = deny(RULES_TOOL, "x");

@@ -108,6 +108,10 @@ START_TEST(kinds)
 	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":5}", "none id=1");
 	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":[\"ping\"]}", "none id=1");
 	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":null,\"result\":1}", "none id=1");
+	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"Method\":\"ping\",\"result\":1}", "none id=1");
+	expect("{\"jsonrpc\":\"2.0\",\"METHO\\u0064\":5,\"id\":1,\"error\":1}", "none id=1");
+	expect("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"Method\":\"ping\"}}", "response id=1");
+	expect("[{\"METHOD\":1},{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":1}]", "batch; none; response id=1");
 	expect("{}", "none");
 	expect("42", "none");
 	expect("\"text\"", "none");

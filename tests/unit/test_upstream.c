@@ -239,6 +239,34 @@ START_TEST(an_idle_connection_is_closed_in_time)
 }
 END_TEST
 
+static void other_tls_peer(int ln)
+{
+	int fd = peer_accept(ln);
+
+	peer_expect(fd, GET);
+	peer_wait();
+	peer_send(fd, OK);
+	peer_expect_end(fd);
+	peer_close(fd);
+}
+
+/* Else a server that always has calls open would keep its connections from before, for ever. */
+START_TEST(not_kept_when_tls_has_changed_meanwhile)
+{
+	struct result a = { 0 };
+	struct upstream_pool pool;
+
+	start(other_tls_peer, 3000, 8);
+	call_get(&a);
+	run_until(a.sents);
+	upstream_set_tls(up, NULL);
+	peer_tell(&peer);
+	good(&a, "ok");
+	upstream_pool(up, &pool);
+	ck_assert_uint_eq(pool.open, 0);
+}
+END_TEST
+
 static void no_keeping_peer(int ln)
 {
 	for (int i = 0; i < 2; i++) {
@@ -508,7 +536,7 @@ END_TEST
 UNIT_MAIN("upstream", FIXTURE ADD(one_connection_for_many_calls) ADD(not_kept_when_it_cannot_be)
 	  ADD(an_answer_that_ends_with_the_connection) ADD(idle_connection_that_the_server_closed)
 	  ADD(bytes_on_an_idle_connection_are_nobodys_answer) ADD(keeps_no_more_than_max_idle)
-	  ADD(an_idle_connection_is_closed_in_time) ADD(keeps_nothing_when_told)
+	  ADD(an_idle_connection_is_closed_in_time) ADD(keeps_nothing_when_told) ADD(not_kept_when_tls_has_changed_meanwhile)
 	  ADD(get_on_a_kept_connection_is_tried_again) ADD(but_once) ADD(and_not_after_a_byte_of_the_answer)
 	  ADD(post_that_was_sent_is_not_tried_again) ADD(nothing_is_tried_again_on_a_new_connection)
 	  ADD_ROWS(answer, answers) ADD(an_answer_byte_by_byte))

@@ -62,6 +62,71 @@ START_TEST(an_answer_that_begins_early)
 }
 END_TEST
 
+/* ---- what is kept of a request ---- */
+
+#define LARGE "POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\n\r\n"
+
+static uint64_t kept_bytes(void)
+{
+	struct upstream_pool pool;
+
+	upstream_pool(up, &pool);
+	return pool.request_bytes;
+}
+
+static void slow_answer_peer(int ln)
+{
+	int fd = peer_accept(ln);
+
+	peer_expect(fd, LARGE);
+	peer_wait();
+	peer_take(fd, 32 * MIB);
+	peer_wait();
+	peer_send(fd, OK);
+	peer_close(fd);
+}
+
+/* A tool may take hours: its arguments are not kept for as long. */
+START_TEST(a_request_is_kept_until_it_is_sent)
+{
+	struct result a = { 0 };
+
+	start(slow_answer_peer, 3000, 8);
+	call_bytes(&a, LARGE, 32 * MIB, false);
+	run_until(a.sents);
+	ck_assert_uint_eq(kept_bytes(), 32 * MIB);
+	peer_tell(&peer);
+	run_until(kept_bytes() == 0);
+	ck_assert(!over(&a));
+	peer_tell(&peer);
+	good(&a, "ok");
+}
+END_TEST
+
+static void idle_peer(int ln)
+{
+	int fd = peer_accept(ln);
+
+	peer_expect(fd, LARGE);
+	peer_drop_until_end(fd);
+}
+
+START_TEST(what_was_kept_goes_with_its_call)
+{
+	struct result a = { 0 };
+
+	start(idle_peer, 3000, 8);
+	call_bytes(&a, LARGE, 32 * MIB, true);
+	ck_assert_uint_eq(kept_bytes(), 32 * MIB);
+	run_until(a.sents);
+	run_ms(50);
+	/* There may be another try. */
+	ck_assert_uint_eq(kept_bytes(), 32 * MIB);
+	upstream_call_cancel(a.call);
+	ck_assert_uint_eq(kept_bytes(), 0);
+}
+END_TEST
+
 /* ---- backpressure ---- */
 
 enum { BULK = 64 * MIB, FITS_MAX = 24 * MIB };
@@ -476,6 +541,7 @@ END_TEST
 #define FIXTURE tcase_add_checked_fixture(tc, upstream_setup, upstream_teardown);
 
 UNIT_MAIN("upstream_flow", FIXTURE ADD(an_answer_that_overtakes_its_request) ADD(an_answer_that_begins_early)
+	  ADD(a_request_is_kept_until_it_is_sent) ADD(what_was_kept_goes_with_its_call)
 	  ADD(pauses_without_holding_anything) ADD(a_reset_is_seen_while_paused) ADD(cancelled_before_the_answer)
 	  ADD(cancelled_from_on_head) ADD(cancelled_from_on_data) ADD(cancelled_while_dialling)
 	  ADD(the_next_call_from_on_end) ADD(connection_refused) ADD(probe) ADD(an_answer_is_asked_for) ADD(silence_is_found_out)

@@ -79,6 +79,14 @@ class Mcp(Http):
     do_GET = do_POST = do_DELETE = handle_any
 
 
+class Silent(socketserver.BaseRequestHandler):
+    """Takes what it is sent, and says nothing."""
+
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.server.seen.append(data)
+
+
 class Proxy(socketserver.BaseRequestHandler):
     """CONNECT to the server's facts: target (a port here), or answer (a status line); auth: what it wants to see."""
 
