@@ -59,10 +59,10 @@ class Stage:
 
     always, hold = ("--admin-listen", "127.0.0.1:0"), ("--hold", "0")
 
-    def __init__(self, programs, work, certs, *options, more=()):
+    def __init__(self, programs, work, certs, *options, more=(), prefix=()):
         self.ca = certs.ca.cert
         hold = () if "--hold" in options else self.hold
-        self.relay = Relay(programs, work, *certs.server, *self.always, *hold, *options)
+        self.relay = Relay(programs, work, *certs.server, *self.always, *hold, *options, prefix=prefix)
         self.audit = self.relay.state / "audit.log"
         self.relay.options += ("--audit", f"file:{self.audit}")
         self.tokens = {name: self.relay.add_tunnel(name) for name in ("one", "two", *more)}
@@ -110,8 +110,8 @@ class Stage:
 def stage(programs, work, certs):
     with contextlib.ExitStack() as stack:
 
-        def make(*options):
-            made = Stage(programs, work, certs, *options)
+        def make(*options, **more):
+            made = Stage(programs, work, certs, *options, **more)
             stack.callback(made.stop)
             return made
 
@@ -395,6 +395,32 @@ def test_flood_keeps_nobody_out(stage):
             wait_until(lambda: flood.count > began + 100 or flood.failed, 60, "the flood to go on")
             assert flood.failed is None
             assert stage.metric("gateways_attached") >= 5
+
+
+def test_fewer_files_than_connections(stage):
+    """They do not run out: keys are still revoked, and gateways come back."""
+    stage = stage("--max-connections-per-address", "0", "--head-timeout", "5m", prefix=("prlimit", "--nofile=400:400"))
+    stage.relay.process.wait_line("no more than 200 connections, not --max-connections 16384")
+    with contextlib.ExitStack() as stack:
+        for _ in range(450):
+            stack.enter_context(knock(stage))
+        wait_until(lambda: stage.metric("connections_open") == 200, 20, "all places to be taken")
+        stage.gateway()
+        assert exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200
+        stage.relay.command("agent", "remove", "a", "--tunnel", "one")
+        wait_until(lambda: exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 401, 20, "the key to be refused")
+        assert exchange(stage.b, "POST", JSON_HEADERS, CALL).status == 200
+    assert stage.relay.process.count("cannot accept connections") == 0
+
+
+def test_as_many_files_as_connections(stage):
+    """What a shell allows by default is not all that there is."""
+    stage = stage("--max-connections", "500", "--max-connections-per-address", "0", prefix=("prlimit", "--nofile=100:2000"))
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(knock(stage))
+        wait_until(lambda: stage.metric("connections_open") == 400, 20, "all of them to be accepted")
+    assert stage.relay.process.count("no more than") == 0
 
 
 def test_behind_a_proxy_addresses_do_not_count(stage):
