@@ -1,4 +1,4 @@
-/* Durations and sizes as people write them in options. */
+/* Durations and sizes as people write them in options, and counts as they read them. */
 #pragma once
 
 #include "base/span.h"
@@ -8,3 +8,9 @@ int parse_duration_ms(struct span s, uint64_t *ret_ms);
 
 /* A whole number and nothing, k, M or G (powers of 1024; "16M"). 0, -EINVAL, -ERANGE. */
 int parse_size_bytes(struct span s, uint64_t *ret_bytes);
+
+/* "1 call", "2 calls": what the format's %s behind the word is for. */
+static inline const char *plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}

@@ -30,3 +30,15 @@ void process_signals(bool through)
 	sigaddset(&set, SIGHUP);
 	sigprocmask(through ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
 }
+
+size_t process_files(size_t wanted)
+{
+	struct rlimit now, more;
+
+	if (getrlimit(RLIMIT_NOFILE, &now) < 0)
+		return wanted;
+	more = (struct rlimit){ wanted < now.rlim_max ? wanted : now.rlim_max, now.rlim_max };
+	if (more.rlim_cur > now.rlim_cur && setrlimit(RLIMIT_NOFILE, &more) == 0)
+		return (size_t)more.rlim_cur;
+	return (size_t)now.rlim_cur;
+}

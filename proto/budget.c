@@ -5,7 +5,7 @@ void budget_init(struct budget *b, uint32_t rate_per_second, uint32_t burst)
 	*b = (struct budget){ .rate = rate_per_second, .burst = burst, .tokens_milli = (uint64_t)burst * 1000 };
 }
 
-bool budget_take(struct budget *b, uint64_t now_ms)
+bool budget_has(struct budget *b, uint64_t now_ms)
 {
 	uint64_t cap = (uint64_t)b->burst * 1000;
 	uint64_t passed = now_ms > b->last_ms ? now_ms - b->last_ms : 0;
@@ -16,7 +16,12 @@ bool budget_take(struct budget *b, uint64_t now_ms)
 	else
 		b->tokens_milli = MIN(cap, b->tokens_milli + passed * b->rate);
 	b->last_ms = MAX(b->last_ms, now_ms);
-	if (b->tokens_milli < 1000)
+	return b->tokens_milli >= 1000;
+}
+
+bool budget_take(struct budget *b, uint64_t now_ms)
+{
+	if (!budget_has(b, now_ms))
 		return false;
 	b->tokens_milli -= 1000;
 	return true;

@@ -10,5 +10,7 @@ struct budget {
 };
 
 void budget_init(struct budget *b, uint32_t rate_per_second, uint32_t burst);
+/* Whether there is something to take. */
+bool budget_has(struct budget *b, uint64_t now_ms);
 /* False when the bucket is empty. */
 bool budget_take(struct budget *b, uint64_t now_ms);

@@ -5,15 +5,34 @@
 #include <search.h>
 #include <string.h>
 
+enum { RESERVE_PART = 16, WAITING_RANKS = 2 /* the first ones */ };
+
+TAILQ_HEAD(address_line, address_ticket);
+
+/* Of everybody, or of one address. */
+struct group {
+	size_t n, calls;
+	size_t n_waiting[WAITING_RANKS];
+	struct address_line waiting[WAITING_RANKS]; /* the longest first */
+};
+
 struct address {
 	uint8_t key[16]; /* IPv6: the network, then zeros; IPv4: mapped */
-	size_t n;
+	struct group group;
 };
 
 struct addresses {
 	void *tree;
-	size_t connections, count;
+	size_t count;
+	struct group all;
 };
+
+static void group_init(struct group *g)
+{
+	*g = (struct group){ 0 };
+	for (size_t i = 0; i < WAITING_RANKS; i++)
+		TAILQ_INIT(&g->waiting[i]);
+}
 
 static int by_key(const void *a, const void *b)
 {
@@ -40,7 +59,7 @@ static bool key_of(const struct sockaddr *peer, uint8_t key[16])
 	return true;
 }
 
-static struct address *find(struct addresses *a, const struct address *key)
+static struct address *find(const struct addresses *a, const struct address *key)
 {
 	void *found = tfind(key, &a->tree, by_key);
 
@@ -53,7 +72,8 @@ static struct address *add(struct addresses *a, const struct address *key)
 
 	if (!e)
 		return NULL;
-	*e = *key;
+	memcpy(e->key, key->key, sizeof(e->key));
+	group_init(&e->group);
 	if (!tsearch(e, &a->tree, by_key)) {
 		free(e);
 		return NULL;
@@ -68,6 +88,7 @@ int addresses_new(struct addresses **ret)
 
 	if (!a)
 		return -ENOMEM;
+	group_init(&a->all);
 	*ret = a;
 	return 0;
 }
@@ -81,25 +102,70 @@ struct addresses *addresses_free(struct addresses *a)
 	return NULL;
 }
 
+unsigned addresses_reserve(unsigned limit)
+{
+	return MAX(limit / RESERVE_PART, (unsigned)(limit > 1));
+}
+
+static bool waits(enum address_rank rank)
+{
+	return rank <= ADDRESS_IDLE;
+}
+
+static struct group *group_of(const struct address_ticket *t, size_t i)
+{
+	return i == 0 ? &t->addresses->all : t->address ? &t->address->group : NULL;
+}
+
+static void join(struct address_ticket *t, enum address_rank rank)
+{
+	struct group *g;
+
+	t->rank = rank;
+	for (size_t i = 0; i < ARRAY_LEN(t->link) && (g = group_of(t, i)); i++) {
+		g->calls += rank == ADDRESS_CALL;
+		if (!waits(rank))
+			continue;
+		TAILQ_INSERT_TAIL(&g->waiting[rank], t, link[i]);
+		g->n_waiting[rank]++;
+	}
+}
+
+static void part(struct address_ticket *t)
+{
+	struct group *g;
+
+	for (size_t i = 0; i < ARRAY_LEN(t->link) && (g = group_of(t, i)); i++) {
+		g->calls -= t->rank == ADDRESS_CALL;
+		if (!waits(t->rank))
+			continue;
+		TAILQ_REMOVE(&g->waiting[t->rank], t, link[i]);
+		g->n_waiting[t->rank]--;
+	}
+}
+
 uint32_t addresses_enter(struct addresses *a, const struct addresses_config *limit, const struct sockaddr *peer, struct address_ticket *t)
 {
-	struct address key = { .n = 0 }, *e = NULL;
+	struct address key = { .key = { 0 } }, *e = NULL;
+	bool counts = key_of(peer, key.key);
 
 	assert(!t->addresses);
-	if (limit->all && a->connections >= limit->all)
-		return TP_REASON_CONNECTIONS;
-	if (key_of(peer, key.key)) {
+	if (counts)
 		e = find(a, &key);
-		if (e && limit->each && e->n >= limit->each)
-			return TP_REASON_ADDRESS_CONNECTIONS;
-		if (!e)
-			e = add(a, &key);
-		if (!e)
-			return TP_REASON_REFUSED;
-		e->n++;
-	}
-	a->connections++;
-	*t = (struct address_ticket){ a, e };
+	/* Its own address first: it is to make room at its own expense. */
+	if (e && limit->each && e->group.n >= limit->each)
+		return TP_REASON_ADDRESS_CONNECTIONS;
+	if (limit->all && a->all.n >= limit->all)
+		return TP_REASON_CONNECTIONS;
+	if (counts && !e)
+		e = add(a, &key);
+	if (counts && !e)
+		return TP_REASON_REFUSED;
+	*t = (struct address_ticket){ .addresses = a, .address = e };
+	a->all.n++;
+	if (e)
+		e->group.n++;
+	join(t, ADDRESS_STRANGER);
 	return TP_REASON_NONE;
 }
 
@@ -109,19 +175,68 @@ void addresses_leave(struct address_ticket *t)
 
 	if (!a)
 		return;
-	assert(a->connections > 0);
-	a->connections--;
-	if (t->address && --t->address->n == 0) {
+	assert(a->all.n > 0);
+	part(t);
+	a->all.n--;
+	if (t->address && --t->address->group.n == 0) {
 		tdelete(t->address, &a->tree, by_key);
 		a->count--;
 		free(t->address);
 	}
-	*t = (struct address_ticket){ NULL, NULL };
+	*t = (struct address_ticket){ .addresses = NULL };
+}
+
+/* Were the strangers few, each would have to go for the next one, and nobody would ever get as far as to show a token. */
+static struct address_ticket *oldest(const struct group *g, unsigned limit)
+{
+	bool idle = g->n_waiting[ADDRESS_STRANGER] <= addresses_reserve(limit) && !TAILQ_EMPTY(&g->waiting[ADDRESS_IDLE]);
+	struct address_ticket *stranger = TAILQ_FIRST(&g->waiting[ADDRESS_STRANGER]);
+
+	return idle || !stranger ? TAILQ_FIRST(&g->waiting[ADDRESS_IDLE]) : stranger;
+}
+
+struct address_ticket *addresses_in_the_way(const struct addresses *a, const struct addresses_config *limit, uint32_t reason,
+					    const struct sockaddr *peer)
+{
+	struct address key = { .key = { 0 } };
+	const struct address *e;
+
+	if (reason == TP_REASON_CONNECTIONS)
+		return oldest(&a->all, limit->all);
+	if (reason != TP_REASON_ADDRESS_CONNECTIONS || !key_of(peer, key.key))
+		return NULL;
+	e = find(a, &key);
+	return e ? oldest(&e->group, limit->each) : NULL;
+}
+
+void addresses_become(struct address_ticket *t, enum address_rank rank)
+{
+	if (t->rank == rank)
+		return;
+	part(t);
+	join(t, rank);
+}
+
+static bool has_room(const struct group *g, unsigned limit)
+{
+	return limit == 0 || g->calls < limit - addresses_reserve(limit);
+}
+
+uint32_t addresses_begin_call(struct address_ticket *t, const struct addresses_config *limit)
+{
+	if (t->rank == ADDRESS_CALL)
+		return TP_REASON_NONE;
+	if (t->address && !has_room(&t->address->group, limit->each))
+		return TP_REASON_ADDRESS_CONNECTIONS;
+	if (!has_room(&t->addresses->all, limit->all))
+		return TP_REASON_CONNECTIONS;
+	addresses_become(t, ADDRESS_CALL);
+	return TP_REASON_NONE;
 }
 
 size_t addresses_connections(const struct addresses *a)
 {
-	return a->connections;
+	return a->all.n;
 }
 
 size_t addresses_count(const struct addresses *a)

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "daemon/state_dir.h"
 #include "relay/doctor_private.h"
 #include "relay/registry_file.h"
@@ -107,9 +108,9 @@ static void check_tunnels(struct doctor *d, const struct relay_config *cfg)
 	else if (t.lonely || t.expired)
 		doctor_warn(d, t.lonely ? "nobody can call a tunnel without agents: mcp-tunnel-relay agent add NAME --tunnel TUNNEL; or remove it" :
 					  "nothing takes it any more; be rid of it by: mcp-tunnel-relay tunnel rotate TUNNEL --end-old",
-			    "%zu with %zu agents; %s", t.n, t.n_agents, t.names);
+			    "%zu with %zu agent%s; %s", t.n, t.n_agents, plural(t.n_agents), t.names);
 	else
-		doctor_ok(d, "%zu with %zu agents", t.n, t.n_agents);
+		doctor_ok(d, "%zu with %zu agent%s", t.n, t.n_agents, plural(t.n_agents));
 }
 
 /* ---- certificate ---- */

@@ -89,11 +89,22 @@ void front_free(struct front *f)
 	loop_free_later(f->relay->loop, front_gone, f);
 }
 
+/* Somebody else has the channel from now on. */
+static struct channel *hand_over(struct front *f, enum address_rank rank)
+{
+	struct channel *c = f->channel;
+
+	addresses_become(&f->place->ticket, rank);
+	f->place->front = NULL;
+	f->place = NULL;
+	f->channel = NULL;
+	return c;
+}
+
 void front_close(struct front *f)
 {
 	if (f->channel)
-		channel_close(f->channel, LINGER_MS);
-	f->channel = NULL;
+		channel_close(hand_over(f, ADDRESS_STRANGER), LINGER_MS);
 	front_free(f);
 }
 
@@ -270,6 +281,8 @@ static void next_request(struct front *f)
 	}
 	f->call = call_free(f->call);
 	limits_leave(&f->ticket);
+	if (f->place->ticket.rank == ADDRESS_CALL)
+		addresses_become(&f->place->ticket, ADDRESS_IDLE);
 	free(f->cors_origin);
 	f->cors_origin = NULL;
 	http1_reader_next(&f->reader);
@@ -310,7 +323,7 @@ static void on_hold_expired(void *user)
 static void finish_upgrade(struct front *f)
 {
 	struct relay *r = f->relay;
-	struct channel *c = f->channel;
+	struct channel *c;
 	struct buf early = f->early;
 	struct audit_hash hash = f->hash;
 	uint8_t secret[SHA256_LEN];
@@ -320,7 +333,7 @@ static void finish_upgrade(struct front *f)
 	memcpy(secret, f->secret, sizeof(secret));
 	buf_init(&f->early, 0);
 	front_set_paused(f, false);
-	f->channel = NULL;
+	c = hand_over(f, ADDRESS_GATEWAY);
 	front_free(f);
 	attach_begin(r, c, tunnel_id, secret, &hash, buf_bytes(&early), buf_len(&early));
 	audit_hash_done(&hash);
@@ -417,33 +430,62 @@ static void keep_alive(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
 }
 
-/* Before TLS: all that it costs is the accept(). NULL: one too many. */
-static struct address_ticket *enter(struct relay *r, int fd, bool by_address)
+/* The one that is in the way of another. */
+static void make_room(struct relay *r, struct address_ticket *t, uint32_t reason)
 {
-	const struct addresses_config limit = { r->cfg->max_connections, r->cfg->max_address_connections };
-	struct address_ticket *t = calloc(1, sizeof(*t));
+	struct front_place *p = container_of(t, struct front_place, ticket);
+
+	r->counters.connections_closed[reason]++;
+	if (p->front)
+		front_free(p->front);
+	else
+		channel_abort(p->channel, true);
+}
+
+/* A place among the connections, at the expense of others that have nothing under way where there are too many. */
+static uint32_t take_place(struct relay *r, const struct sockaddr *peer, socklen_t len, struct address_ticket *t)
+{
+	struct address_ticket *other;
+	uint32_t reason;
+
+	while ((reason = addresses_enter(r->addresses, &r->connections, peer, t)) != TP_REASON_NONE) {
+		other = addresses_in_the_way(r->addresses, &r->connections, reason, peer);
+		if (!other)
+			return reason;
+		make_room(r, other, reason);
+		front_tell_full(reason, true, peer, len);
+	}
+	return TP_REASON_NONE;
+}
+
+/* Before TLS: all that it costs is the accept(). NULL: one too many. */
+static struct front_place *enter(struct relay *r, int fd, bool by_address)
+{
+	struct front_place *p = calloc(1, sizeof(*p));
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
 	uint32_t reason;
 
 	/* One that is gone already has no name any more. */
 	by_address = by_address && getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
-	reason = t ? addresses_enter(r->addresses, &limit, by_address ? (struct sockaddr *)&peer : NULL, t) : TP_REASON_REFUSED;
+	reason = p ? take_place(r, by_address ? (struct sockaddr *)&peer : NULL, len, &p->ticket) : TP_REASON_REFUSED;
 	if (reason == TP_REASON_NONE)
-		return t;
+		return p;
 	r->counters.connections_closed[reason]++;
-	front_tell_full(r, reason, by_address ? (struct sockaddr *)&peer : NULL, len);
-	free(t);
+	front_tell_full(reason, false, by_address ? (struct sockaddr *)&peer : NULL, len);
+	free(p);
 	return NULL;
 }
 
-/* With its socket, whoever has that by then: a gateway's session, or nobody while the last bytes go out. */
+/* With its socket, whoever has that by then. */
 static void on_gone(void *user)
 {
-	struct address_ticket *t = user;
+	struct front_place *p = user;
 
-	addresses_leave(t);
-	free(t);
+	addresses_leave(&p->ticket);
+	if (p->front)
+		p->front->place = NULL;
+	free(p);
 }
 
 static int open_channel(struct front *f, int take_fd, struct tls_context *tls)
@@ -461,13 +503,13 @@ static int open_channel(struct front *f, int take_fd, struct tls_context *tls)
 
 void front_new(struct relay *r, int take_fd, struct tls_context *tls, bool by_address)
 {
-	struct address_ticket *t = enter(r, take_fd, by_address);
-	struct front *f = t ? calloc(1, sizeof(*f)) : NULL;
+	struct front_place *p = enter(r, take_fd, by_address);
+	struct front *f = p ? calloc(1, sizeof(*f)) : NULL;
 
 	r->counters.agent_connections++;
 	if (!f) {
-		if (t)
-			on_gone(t);
+		if (p)
+			on_gone(p);
 		close(take_fd);
 		return;
 	}
@@ -480,11 +522,14 @@ void front_new(struct relay *r, int take_fd, struct tls_context *tls, bool by_ad
 	loop_task_init(&f->turn, on_turn, f);
 	f->held = (struct held){ .on_attached = on_hold_attached, .on_expired = on_hold_expired, .user = f };
 	if (open_channel(f, take_fd, tls) < 0) {
-		on_gone(t);
+		on_gone(p);
 		free(f);
 		return;
 	}
-	channel_when_gone(f->channel, on_gone, t);
+	p->channel = f->channel;
+	p->front = f;
+	f->place = p;
+	channel_when_gone(f->channel, on_gone, p);
 	TAILQ_INSERT_TAIL(&r->fronts, f, link);
 	front_set_state(f, FRONT_IDLE);
 }

@@ -75,15 +75,18 @@ void front_deny(struct front *f, const struct request *q, const char *agent, con
 	front_refuse_call(f, reason, detail);
 }
 
-void front_tell_full(struct relay *r, uint32_t reason, const struct sockaddr *peer, socklen_t len)
+void front_tell_full(uint32_t reason, bool room, const struct sockaddr *peer, socklen_t len)
 {
-	bool all = reason == TP_REASON_CONNECTIONS;
+	const char *what = reason == TP_REASON_REFUSED     ? "out of memory"
+			   : reason == TP_REASON_CONNECTIONS ? "there are --max-connections already"
+							     : "there are --max-connections-per-address of its address already";
 	char from[64] = "";
 
 	if (peer && getnameinfo(peer, len, from, sizeof(from), NULL, 0, NI_NUMERICHOST) != 0)
 		from[0] = '\0';
-	log_few(LOG_LEVEL_WARNING, NULL, 0, "a connection%s%s was closed at once: %s", from[0] ? " from " : "", from,
-		reason == TP_REASON_REFUSED ? "out of memory"
-		: all                       ? "there are --max-connections already"
-					    : "there are --max-connections-per-address of its address already");
+	if (room)
+		log_few(LOG_LEVEL_WARNING, NULL, 0, "a connection without a call was closed to make room for one%s%s: %s",
+			from[0] ? " from " : "", from, what);
+	else
+		log_few(LOG_LEVEL_WARNING, NULL, 0, "a connection%s%s was closed at once: %s", from[0] ? " from " : "", from, what);
 }

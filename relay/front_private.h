@@ -30,11 +30,19 @@ enum front_state {
 	FRONT_CLOSING,
 };
 
+/* Of a connection among all of them: as long as its socket is open, whoever has that. */
+struct front_place {
+	struct address_ticket ticket;
+	struct channel *channel;
+	struct front *front; /* NULL: a gateway's session has it, or nobody while the last bytes go out */
+};
+
 struct front {
 	unsigned magic;
 	struct relay *relay;
 	TAILQ_ENTRY(front) link;
 	struct channel *channel;
+	struct front_place *place; /* NULL with the channel */
 	enum front_state state;
 	struct http1_reader reader;
 	struct buf out;   /* what we say ourselves: 100, 101, errors */
@@ -72,8 +80,8 @@ void front_free(struct front *f);
 /* What has been written still goes out. An answer that was cut is seen to be, by its framing. */
 void front_close(struct front *f);
 
-/* A connection was closed at once; peer may be NULL. */
-void front_tell_full(struct relay *r, uint32_t reason, const struct sockaddr *peer, socklen_t len);
+/* A connection from there was closed at once, or (room) another one for its sake; peer may be NULL. */
+void front_tell_full(uint32_t reason, bool room, const struct sockaddr *peer, socklen_t len);
 
 /* front_serve.c: what the head asks for: done, refused, or made to wait. */
 void front_serve_head(struct front *f);

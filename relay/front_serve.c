@@ -223,6 +223,10 @@ static const char *option_of(uint32_t reason)
 		return "--tunnel-rate of the relay";
 	case TP_REASON_AGENT_STREAMS:
 		return "--max-streams-per-agent of the relay";
+	case TP_REASON_CONNECTIONS:
+		return "--max-connections of the relay";
+	case TP_REASON_ADDRESS_CONNECTIONS:
+		return "--max-connections-per-address of the relay";
 	default:
 		return "out of memory";
 	}
@@ -248,13 +252,19 @@ static void deny_limited(struct front *f, const struct request *q, const char *a
 /* One that waited has its ticket. */
 static bool is_within_limits(struct front *f, const struct request *q, const char *agent)
 {
+	struct address_ticket *place = &f->place->ticket;
 	uint32_t reason;
 
 	if (f->ticket.agent)
 		return true;
-	reason = limits_enter(f->relay->limits, q->tunnel, agent, loop_now_ms(f->relay->loop), &f->ticket);
-	if (reason != TP_REASON_NONE)
+	reason = addresses_begin_call(place, &f->relay->connections);
+	if (reason == TP_REASON_NONE)
+		reason = limits_enter(f->relay->limits, q->tunnel, agent, loop_now_ms(f->relay->loop), &f->ticket);
+	if (reason != TP_REASON_NONE) {
+		/* Whatever comes of it: its key is good. */
+		addresses_become(place, ADDRESS_IDLE);
 		deny_limited(f, q, agent, reason);
+	}
 	return reason == TP_REASON_NONE;
 }
 

@@ -128,13 +128,19 @@ void limits_set(struct limits *l, const struct limits_config *cfg)
 	l->cfg = *cfg;
 }
 
-static bool take(struct limits_account *a, unsigned rate, uint64_t now_ms)
+static bool may_take(struct limits_account *a, unsigned rate, uint64_t now_ms)
 {
 	set_rate(&a->requests, rate);
-	return rate == 0 || budget_take(&a->requests, now_ms);
+	return rate == 0 || budget_has(&a->requests, now_ms);
 }
 
-/* What an agent is refused for its own sake does not count against its tunnel. */
+static void take(struct limits_account *a, unsigned rate, uint64_t now_ms)
+{
+	if (rate)
+		(void)budget_take(&a->requests, now_ms);
+}
+
+/* What is refused for one's sake counts against nobody: neither the tunnel for what its agent may not, nor the agent for what others did. */
 uint32_t limits_enter(struct limits *l, struct span tunnel, const char *agent, uint64_t now_ms, struct limits_ticket *t)
 {
 	struct limits_account *a, *all;
@@ -144,12 +150,14 @@ uint32_t limits_enter(struct limits *l, struct span tunnel, const char *agent, u
 	all = a ? account(l, tunnel, NULL, now_ms) : NULL;
 	if (!all)
 		return TP_REASON_REFUSED;
-	if (!take(a, l->cfg.agent_rate, now_ms))
+	if (!may_take(a, l->cfg.agent_rate, now_ms))
 		return TP_REASON_AGENT_RATE;
 	if (l->cfg.agent_streams && a->open >= l->cfg.agent_streams)
 		return TP_REASON_AGENT_STREAMS;
-	if (!take(all, l->cfg.tunnel_rate, now_ms))
+	if (!may_take(all, l->cfg.tunnel_rate, now_ms))
 		return TP_REASON_TUNNEL_RATE;
+	take(a, l->cfg.agent_rate, now_ms);
+	take(all, l->cfg.tunnel_rate, now_ms);
 	a->open++;
 	*t = (struct limits_ticket){ l, a };
 	return TP_REASON_NONE;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "relay/attach.h"
 #include "relay/front.h"
 #include "relay/records.h"
@@ -100,7 +101,7 @@ static void expire(struct relay *r)
 
 	if (!n)
 		return;
-	log_notice("the time of %zu old tokens is over", n);
+	log_notice("the time of %zu old token%s is over", n, plural(n));
 	revoke(r);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log_limit.h"
+#include "base/units.h"
 #include "daemon/health.h"
 #include "daemon/listen.h"
 #include "daemon/notify.h"
@@ -85,7 +86,7 @@ static void stop_now(struct relay_program *p)
 
 	event_del(p->drain);
 	if (r->calls_open)
-		log_warning("drain time is over: ending %zu calls", r->calls_open);
+		log_warning("drain time is over: ending %zu call%s", r->calls_open, plural(r->calls_open));
 	attach_stop_all(r);
 	front_close_all(r);
 	records_stop(r, "signal");
@@ -116,7 +117,8 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *user)
 	r->stopping = true;
 	p->stop_by_ms = loop_now_ms(r->loop) + r->cfg->drain_timeout_ms;
 	notify_stopping("Stopping");
-	log_notice("stopping: %zu calls open, drain time %.0f s", r->calls_open, (double)r->cfg->drain_timeout_ms / 1000);
+	log_notice("stopping: %zu call%s open, drain time %.0f s", r->calls_open, plural(r->calls_open),
+		   (double)r->cfg->drain_timeout_ms / 1000);
 	for (size_t i = 0; i < r->cfg->n_listeners; i++)
 		p->listeners[i].listener = listener_free(p->listeners[i].listener);
 	attach_drain_all(r);
@@ -141,13 +143,14 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *user)
 static void on_sweep(evutil_socket_t fd, short what, void *user)
 {
 	struct relay *r = user;
+	size_t attached = attach_count(r);
 
 	CHECK_OBJ(r, RELAY_MAGIC);
 	log_limits_poll();
 	front_sweep(r);
 	limits_sweep(r->limits, loop_now_ms(r->loop));
 	refresh_sweep(&program_of(r)->refresh);
-	notify_status("%zu gateways attached, %zu calls open", attach_count(r), r->calls_open);
+	notify_status("%zu gateway%s attached, %zu call%s open", attached, plural(attached), r->calls_open, plural(r->calls_open));
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *user)

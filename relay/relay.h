@@ -47,6 +47,7 @@ struct relay {
 	struct hold *hold;
 	struct limits *limits;
 	struct addresses *addresses;
+	struct addresses_config connections; /* how many there may be */
 	struct request_names names;
 	TAILQ_HEAD(front_list, front) fronts;          /* connections of agents, and gateways before their upgrade */
 	TAILQ_HEAD(attached_list, attached) attached;  /* sessions, newest first */

@@ -4,8 +4,27 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "daemon/process.h"
 
-enum { COLLECTED_MIN = 64 * 1024 * 1024 };
+enum {
+	COLLECTED_MIN = 64 * 1024 * 1024,
+	FILES_KEPT = 256, /* for all that is no connection: the registry, certificates, records, the journal's files */
+};
+
+/* Where files run out first, nothing but connections would be open: no key could be revoked, no gateway come back. */
+static unsigned most_connections(const struct relay_config *cfg)
+{
+	size_t wanted = cfg->max_connections ? (size_t)cfg->max_connections + FILES_KEPT : SIZE_MAX;
+	size_t files = process_files(wanted), most = files - MIN(files / 2, (size_t)FILES_KEPT);
+
+	if (cfg->max_connections && most >= cfg->max_connections)
+		return cfg->max_connections;
+	if (cfg->max_connections && !cfg->check_config)
+		log_warning("no more than %zu connections, not --max-connections %u: the relay may have %zu files open; raise LimitNOFILE= of "
+			    "its unit, or ulimit -n",
+			    most, cfg->max_connections, files);
+	return (unsigned)MIN(most, (size_t)UINT32_MAX);
+}
 
 /* To those who have a copy of their own. */
 static void apply(struct relay *r)
@@ -13,6 +32,7 @@ static void apply(struct relay *r)
 	const struct relay_config *cfg = r->cfg;
 	const struct limits_config limits = { cfg->agent_rate, cfg->tunnel_rate, cfg->max_agent_streams };
 
+	r->connections = (struct addresses_config){ most_connections(cfg), cfg->max_address_connections };
 	r->max_collected_bytes = MAX((uint64_t)COLLECTED_MIN, 4 * cfg->max_request_bytes);
 	if (r->limits)
 		limits_set(r->limits, &limits);

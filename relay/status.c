@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "relay/attach.h"
 
 enum { AGE_TEXT = 24, S_PER_DAY = 24 * 3600 };
@@ -261,6 +262,7 @@ static void table_head(struct report *p, uint64_t now_s)
 {
 	const struct relay *r = p->relay;
 	uint64_t until_s = r->tls ? tls_certificate_until(r->tls) : 0;
+	size_t attached = attach_count(r);
 	char age[AGE_TEXT], until[REGISTRY_TIME_LEN + 1];
 
 	status_age(loop_now_ms(r->loop) - r->started_ms, age, sizeof(age));
@@ -270,8 +272,8 @@ static void table_head(struct report *p, uint64_t now_s)
 		say(p, "Certificate valid until %s, %lld days%s\n", until, ((long long)until_s - (long long)now_s) / S_PER_DAY,
 		    until_s <= now_s ? ": IT HAS EXPIRED" : "");
 	}
-	say(p, "%zu tunnels, %zu gateways attached, %zu calls open, %zu waiting for a gateway\n", p->n_tunnels, attach_count(r), r->calls_open,
-	    hold_counters(r->hold)->waiting);
+	say(p, "%zu tunnel%s, %zu gateway%s attached, %zu call%s open, %zu waiting for a gateway\n", p->n_tunnels, plural(p->n_tunnels), attached,
+	    plural(attached), r->calls_open, plural(r->calls_open), hold_counters(r->hold)->waiting);
 }
 
 int status_table(const struct relay *r, uint64_t now_s, struct buf *out)

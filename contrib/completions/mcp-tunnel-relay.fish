@@ -14,7 +14,7 @@ complete -c mcp-tunnel-relay -l behind-proxy -d 'A proxy in front ends TLS; allo
 complete -c mcp-tunnel-relay -l public-url -x -d 'How agents reach the relay; its host is accepted in Host besides the certificate\'s names'
 complete -c mcp-tunnel-relay -l allowed-origin -x -d 'Web origin, such as https://app.example, whose pages may call; others with an Origin are refused'
 complete -c mcp-tunnel-relay -l cors-origin -x -d 'The same, and browsers are told so (CORS): the relay answers their preflights and marks every answer'
-complete -c mcp-tunnel-relay -l max-connections -x -d 'Most connections of agents and gateways at once; more are closed at once; 0: no limit'
+complete -c mcp-tunnel-relay -l max-connections -x -d 'Most connections of agents and gateways at once; one more ends the oldest that has no call; 0: no limit'
 complete -c mcp-tunnel-relay -l max-connections-per-address -x -d 'Most of them from one address (IPv6: from one /64 network); 0: no limit'
 complete -c mcp-tunnel-relay -l head-timeout -x -d 'How long a TLS handshake may take, and a request\'s head from its first byte'
 complete -c mcp-tunnel-relay -l body-timeout -x -d 'How long a request\'s body may stand still; after this time it must also have come at 512 bytes a second'

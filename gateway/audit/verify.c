@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/units.h"
 #include "daemon/audit_state.h"
 #include "gateway/audit/command.h"
 #include "gateway/audit/inputs.h"
@@ -94,12 +95,6 @@ static const char *stamp(uint64_t us, char out[STAMP_MAX])
 		return "?";
 	strftime(out, STAMP_MAX, "%Y-%m-%dT%H:%M:%SZ", &tm);
 	return out;
-}
-
-/* "1 call", "2 calls": what the format's %s is for. */
-static const char *plural(uint64_t n)
-{
-	return n == 1 ? "" : "s";
 }
 
 static void print_count(const char *who, uint64_t n, const char *what, const char *text)

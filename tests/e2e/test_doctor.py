@@ -596,7 +596,7 @@ def test_relay_that_runs(programs, site, own):
     start = it.process.mark()
     done = Findings(argv)
     done.well()
-    done.says("tunnels", "ok", "1 with 1 agents")
+    done.says("tunnels", "ok", "1 with 1 agent")
     done.says("tls files", "ok", r"1 certificate, the key fits; (19|20) days left")
     listeners = [(c["status"], c["detail"]) for c in done.all["checks"] if c["name"] == "listener"]
     assert [status for status, _ in listeners] == ["ok", "ok"]
@@ -646,7 +646,7 @@ def test_relay_key_that_only_root_can_read(own, tmp_path):
 
 def test_relay_tunnels(own, tmp_path):
     own.relay.add_tunnel("lonely")
-    own.ask().says("tunnels", "warning", "2 with 1 agents; lonely has no agent", "agent add")
+    own.ask().says("tunnels", "warning", "2 with 1 agent; lonely has no agent", "agent add")
     own.relay.command("tunnel", "remove", "lonely")
     own.relay.command("tunnel", "rotate", "one", "--old-for", "1s")
     wait_until(lambda: own.ask().found["tunnels"][0] == "warning", 10, "the old token to end")

@@ -1,5 +1,6 @@
 """What one agent, one tunnel, one address and everybody together may have of the relay, and how long a slow one may take."""
 
+import collections
 import concurrent.futures
 import contextlib
 import itertools
@@ -39,9 +40,12 @@ class Answering(HandGateway):
 
     def _run(self):
         held = {}
-        with contextlib.suppress(Truncated, Closed, TimeoutError, OSError, ValueError):
+        with contextlib.suppress(Truncated, Closed, OSError, ValueError):
             while True:
-                kind, flags, ident, payload = self.read(OPEN, DATA)
+                try:
+                    kind, flags, ident, payload = self.read(OPEN, DATA)
+                except TimeoutError:
+                    continue
                 if kind == OPEN:
                     held[ident] = HOLD in read_fields(payload)
                 if flags & END and not held[ident]:
@@ -53,11 +57,12 @@ class Answering(HandGateway):
 class Stage:
     """A relay with limits; the tunnels one and two, a gateway of the first, and its agents a and b."""
 
-    always = ("--admin-listen", "127.0.0.1:0", "--hold", "0")
+    always, hold = ("--admin-listen", "127.0.0.1:0"), ("--hold", "0")
 
-    def __init__(self, programs, work, certs, *options, more=()):
+    def __init__(self, programs, work, certs, *options, more=(), prefix=()):
         self.ca = certs.ca.cert
-        self.relay = Relay(programs, work, *certs.server, *self.always, *options)
+        hold = () if "--hold" in options else self.hold
+        self.relay = Relay(programs, work, *certs.server, *self.always, *hold, *options, prefix=prefix)
         self.audit = self.relay.state / "audit.log"
         self.relay.options += ("--audit", f"file:{self.audit}")
         self.tokens = {name: self.relay.add_tunnel(name) for name in ("one", "two", *more)}
@@ -105,8 +110,8 @@ class Stage:
 def stage(programs, work, certs):
     with contextlib.ExitStack() as stack:
 
-        def make(*options):
-            made = Stage(programs, work, certs, *options)
+        def make(*options, **more):
+            made = Stage(programs, work, certs, *options, **more)
             stack.callback(made.stop)
             return made
 
@@ -231,6 +236,8 @@ def is_open(sock):
         return sock.recv(1, socket.MSG_PEEK) != b""
     except (BlockingIOError, ssl.SSLWantReadError):
         return True
+    except ConnectionResetError:
+        return False
 
 
 def knock(stage, source="127.0.0.1"):
@@ -238,27 +245,53 @@ def knock(stage, source="127.0.0.1"):
 
 
 def test_connections_of_one_address(stage):
-    """Over it, before a byte of TLS; other addresses are not touched; a gateway's session has its place, too."""
+    """The newest has its place at the expense of the oldest that has nothing under way; a gateway's session stays."""
     stage = stage("--max-connections-per-address", "5", "--head-timeout", "5m")
     stage.gateway()
     with contextlib.ExitStack() as stack:
         mine = [stack.enter_context(knock(stage)) for _ in range(4)]
         wait_until(lambda: stage.metric("connections_open") == 5, 10, "all of them to be accepted")
-        for _ in range(200):
-            with knock(stage) as late:
-                assert is_closed(late)
+        other = stack.enter_context(knock(stage, "127.0.0.2"))
+        wait_until(lambda: stage.metric("connections_open") == 6, 10, "one from elsewhere")
+        late = [stack.enter_context(knock(stage)) for _ in range(200)]
+        assert all(map(is_closed, mine + late[:-4]))
+        assert all(map(is_open, [*late[-4:], other]))
         assert stage.metric("connections_closed_total", reason="address-connections") == 200
-        assert all(map(is_open, mine))
-        with knock(stage, "127.0.0.2") as other:
-            wait_until(lambda: stage.metric("connections_open") == 6, 10, "one from elsewhere")
-            assert is_open(other)
-        mine.pop().close()
-        wait_until(lambda: stage.metric("connections_open") == 4, 10, "those that left")
+        assert stage.metric("connections_open") == 6
         assert exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200
+        assert stage.gateways[0].connection.eof is False
     stage.gateways[0].leave()
     wait_until(lambda: stage.metric("connections_open") == 0, 10, "nobody to be left")
     stage.relay.process.wait_line("max-connections-per-address")
     assert stage.relay.process.count("max-connections-per-address") <= 20
+
+
+def held_open(stage, stack, endpoint):
+    stream = stack.enter_context(connect(endpoint))
+    stream.request("GET", endpoint.pairs() + [HOLD])
+    assert stream.head().status == 200
+    return stream
+
+
+def test_what_is_under_way_makes_no_room(stage):
+    """Before a byte of TLS, one more is closed at once."""
+    stage = stage("--max-connections-per-address", "4", "--head-timeout", "5m")
+    stage.gateway()
+    with contextlib.ExitStack() as stack:
+        streams = [held_open(stage, stack, stage.a) for _ in range(3)]
+        for _ in range(200):
+            with knock(stage) as late:
+                assert is_closed(late)
+        assert stage.metric("connections_closed_total", reason="address-connections") == 200
+        assert all(stream.quiet(0.05) for stream in streams)
+        with knock(stage, "127.0.0.2") as other:
+            wait_until(lambda: stage.metric("connections_open") == 5, 10, "one from elsewhere")
+            assert is_open(other)
+        streams.pop().close()
+        wait_until(lambda: stage.metric("connections_open") == 3, 10, "those that left")
+        assert exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200
+    stage.relay.process.wait_line("closed at once: there are --max-connections-per-address")
+    assert stage.relay.process.count("closed at once") <= 20
 
 
 def test_connections_in_all(stage, work):
@@ -268,16 +301,126 @@ def test_connections_in_all(stage, work):
         "--listen", f"http+unix:{path}", "--max-connections", "6", "--max-connections-per-address", "1", "--agent-auth", "bearer"
     )
     with contextlib.ExitStack() as stack:
-        for _ in range(6):
-            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+        first = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(6)]
+        for sock in first:
+            sock.connect(str(path))
         wait_until(lambda: stage.metric("connections_open") == 6, 10, "all of them to be accepted")
-        with socket.socket(socket.AF_UNIX) as late, knock(stage) as later:
-            late.connect(str(path))
-            assert is_closed(late) and is_closed(later)
+        late, later = stack.enter_context(socket.socket(socket.AF_UNIX)), stack.enter_context(knock(stage))
+        late.connect(str(path))
+        assert all(map(is_closed, first[:2])) and all(map(is_open, [*first[2:], late, later]))
         assert stage.metric("connections_closed_total", reason="connections") == 2
     wait_until(lambda: stage.metric("connections_open") == 0, 10, "nobody to be left")
     with Connection("http://localhost/t/one/mcp", unix=path) as connection:
         assert connection.call("POST", JSON_HEADERS, CALL).status == 401
+
+
+def test_calls_leave_a_place_for_their_gateway(stage):
+    """Agents with keys that wait for a gateway cannot be what keeps it out."""
+    stage = stage("--hold", "5m", "--max-connections", "6", "--max-connections-per-address", "6")
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(connect(stage.a)) for _ in range(5)]
+        for n, connection in enumerate(waiting, 1):
+            connection.request("POST", stage.a.pairs() + JSON_HEADERS, CALL)
+            wait_until(lambda n=n: stage.metric("calls_held") == n, 10, "the call to wait")
+        answer = exchange(stage.b, "POST", JSON_HEADERS, CALL)
+        refused(answer, "address-connections", 503)
+        assert int(answer.get("retry-after")) >= 1
+        (record,) = stage.denied("address-connections")
+        assert record["mcp_agent_id"] == "b"
+        # Nor can those be without a key that come after them.
+        idle = stack.enter_context(knock(stage))
+        stage.gateway()
+        assert is_closed(idle)
+        assert [connection.read(connection.head()).status for connection in waiting] == [200] * 5
+
+
+class Flood:
+    """Connections without end, from many addresses, that say nothing and leave only when they have to."""
+
+    most = 400
+
+    def __init__(self, stage):
+        self.stage, self.sockets, self.over = stage, collections.deque(), threading.Event()
+        self.count, self.failed = 0, None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        try:
+            while not self.over.wait(0.01):
+                while self.sockets and not is_open(self.sockets[0]):
+                    self.sockets.popleft().close()
+                for _ in range(min(4, self.most - len(self.sockets))):
+                    self.sockets.append(knock(self.stage, f"127.0.1.{self.count % 50 + 1}"))
+                    self.count += 1
+        except OSError as failed:
+            self.failed = failed
+
+    def __enter__(self):
+        self.thread.start()
+        wait_until(lambda: self.stage.metric("connections_closed_total", reason="connections") > 100, 60, "the flood to rise")
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        for sock in self.sockets:
+            sock.close()
+
+
+def in_spite_of_it(what):
+    """Done at last, whatever is cut meanwhile."""
+
+    def now():
+        with contextlib.suppress(OSError, Truncated, Closed):
+            what()
+            return True
+        return False
+
+    wait_until(now, 60, "it to get through")
+
+
+def test_flood_keeps_nobody_out(stage):
+    """Neither a gateway that comes back nor an agent with a key; and what is under way is not touched."""
+    stage = stage("--max-connections", "128", "--max-connections-per-address", "32", "--head-timeout", "5m", "--idle-timeout", "1h")
+    stage.gateway()
+    with contextlib.ExitStack() as stack:
+        stream = held_open(stage, stack, stage.a)
+        with Flood(stage) as flood:
+            began = flood.count
+            for _ in range(5):
+                wait_until(lambda: stage.metric("connections_open") == 128, 60, "all places to be taken")
+                in_spite_of_it(lambda: exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200)
+                assert stream.quiet(0.05)
+                in_spite_of_it(stage.gateway)
+            wait_until(lambda: flood.count > began + 100 or flood.failed, 60, "the flood to go on")
+            assert flood.failed is None
+            assert stage.metric("gateways_attached") >= 5
+
+
+def test_fewer_files_than_connections(stage):
+    """They do not run out: keys are still revoked, and gateways come back."""
+    stage = stage("--max-connections-per-address", "0", "--head-timeout", "5m", prefix=("prlimit", "--nofile=400:400"))
+    stage.relay.process.wait_line("no more than 200 connections, not --max-connections 16384")
+    with contextlib.ExitStack() as stack:
+        for _ in range(450):
+            stack.enter_context(knock(stage))
+        wait_until(lambda: stage.metric("connections_open") == 200, 20, "all places to be taken")
+        stage.gateway()
+        assert exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200
+        stage.relay.command("agent", "remove", "a", "--tunnel", "one")
+        wait_until(lambda: exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 401, 20, "the key to be refused")
+        assert exchange(stage.b, "POST", JSON_HEADERS, CALL).status == 200
+    assert stage.relay.process.count("cannot accept connections") == 0
+
+
+def test_as_many_files_as_connections(stage):
+    """What a shell allows by default is not all that there is."""
+    stage = stage("--max-connections", "500", "--max-connections-per-address", "0", prefix=("prlimit", "--nofile=100:2000"))
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(knock(stage))
+        wait_until(lambda: stage.metric("connections_open") == 400, 20, "all of them to be accepted")
+    assert stage.relay.process.count("no more than") == 0
 
 
 def test_behind_a_proxy_addresses_do_not_count(stage):

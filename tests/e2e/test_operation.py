@@ -74,7 +74,7 @@ def test_ready_status_and_stopping(relay_pair, notify, raw_control, fresh_key, w
     relay, gateway, endpoint = relay_pair(env=lambda name: notify[name].env())
     mine = notify[who]
     assert len(mine.wait("READY", "^1$")) == 1
-    mine.wait("STATUS", {"gateway": r"^Ready: attached", "relay": r"^1 gateways attached"}[who])
+    mine.wait("STATUS", {"gateway": r"^Ready: attached", "relay": r"^1 gateway attached"}[who])
     call = Running(endpoint, fresh_key(), raw_control)
     assert not mine.times("STOPPING", "1")
     process = {"gateway": gateway, "relay": relay}[who].process
@@ -93,7 +93,7 @@ def test_reload_is_told(relay_pair, notify, who):
     """SIGHUP: RELOADING=1 with the time of it, then READY=1, and the STATUS stays."""
     relay, gateway, _ = relay_pair(env=lambda name: notify[name].env())
     mine = notify[who]
-    mine.wait("STATUS", {"gateway": r"^Ready: attached", "relay": r"^1 gateways attached"}[who])
+    mine.wait("STATUS", {"gateway": r"^Ready: attached", "relay": r"^1 gateway attached"}[who])
     before = time.monotonic()
     {"gateway": gateway, "relay": relay}[who].process.send_signal(signal.SIGHUP)
     told = mine.wait("RELOADING", "^1$", 5)

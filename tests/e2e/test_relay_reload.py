@@ -17,7 +17,7 @@ APP = "https://app.example"
 
 
 class Reloading(Stage):
-    always = ("--admin-listen", "127.0.0.1:0")
+    hold = ()
 
     def __init__(self, programs, work, certs, first):
         self.file = work / "relay-reload.conf"
@@ -81,12 +81,15 @@ def test_connections_and_times(stage):
     with connect(stage.a) as old:
         assert old.call("POST", stage.a.pairs() + JSON_HEADERS, CALL).status == 200
         stage.reload("max-connections = 2\nidle-timeout = 1s\n")
-        # There are the gateway's and this one.
-        with pytest.raises(OSError):
-            connect(stage.a).close()
         # It waits for its next request by what holds since the last one.
         assert old.call("POST", stage.a.pairs() + JSON_HEADERS, CALL).status == 200
         wait_until(lambda: stage.metric("connections_open") == 1, 10, "the idle connection to be closed")
+    with connect(stage.a) as stream:
+        stream.request("GET", stage.a.pairs() + [HOLD])
+        assert stream.head().status == 200
+        # There are the gateway's and this one.
+        with pytest.raises(OSError):
+            connect(stage.a).close()
     stage.reload("")
     assert post(stage.a).status == 200
 

@@ -67,7 +67,7 @@ def test_table(relay_pair):
     lines = text.splitlines()
     assert re.fullmatch(r"mcp-tunnel-relay \S+, up for [0-9.dhms ]+, pid \d+", lines[0])
     assert re.fullmatch(r"Certificate valid until 20\d\d-\S+Z, \d+ days", lines[1])
-    assert lines[2] == "2 tunnels, 1 gateways attached, 0 calls open, 0 waiting for a gateway"
+    assert lines[2] == "2 tunnels, 1 gateway attached, 0 calls open, 0 waiting for a gateway"
     assert lines[3] == "The old token of own is valid until the next rotation."
     head = next(line for line in lines if line.startswith("TUNNEL"))
     row = next(line for line in lines if line.startswith("own "))

@@ -109,4 +109,97 @@ START_TEST(what_was_refused_holds_no_place)
 }
 END_TEST
 
-UNIT_MAIN("addresses", ADD(who_is_the_same) ADD(in_all) ADD(what_was_refused_holds_no_place))
+static struct address_ticket *in_the_way(unsigned all, unsigned each, uint32_t reason, const char *text)
+{
+	const struct addresses_config limit = { all, each };
+	struct sockaddr_storage ss = peer_of(text);
+
+	return addresses_in_the_way(addresses, &limit, reason, (struct sockaddr *)&ss);
+}
+
+/* Strangers before the idle, the oldest first, and of one address where that is what is full. */
+START_TEST(who_makes_room)
+{
+	static const char *const from[] = { "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2", "unix" };
+
+	begin();
+	for (size_t i = 0; i < ARRAY_LEN(from); i++)
+		ck_assert_uint_eq(enter(6, 3, from[i]), TP_REASON_NONE);
+	ck_assert_uint_eq(enter(6, 3, "192.0.2.1"), TP_REASON_ADDRESS_CONNECTIONS);
+	ck_assert_ptr_eq(in_the_way(6, 3, TP_REASON_ADDRESS_CONNECTIONS, "192.0.2.1"), &tickets[0]);
+	ck_assert_uint_eq(enter(6, 3, "192.0.2.2"), TP_REASON_CONNECTIONS);
+	addresses_become(&tickets[0], ADDRESS_GATEWAY);
+	addresses_become(&tickets[1], ADDRESS_IDLE);
+	ck_assert_ptr_eq(in_the_way(6, 3, TP_REASON_CONNECTIONS, "192.0.2.2"), &tickets[2]);
+	addresses_become(&tickets[2], ADDRESS_IDLE);
+	ck_assert_ptr_eq(in_the_way(6, 3, TP_REASON_CONNECTIONS, "unix"), &tickets[3]);
+	ck_assert_ptr_eq(in_the_way(6, 3, TP_REASON_ADDRESS_CONNECTIONS, "192.0.2.1"), &tickets[1]);
+	/* It has waited anew since its call. */
+	addresses_become(&tickets[1], ADDRESS_CALL);
+	ck_assert_ptr_eq(in_the_way(6, 3, TP_REASON_ADDRESS_CONNECTIONS, "192.0.2.1"), &tickets[2]);
+	addresses_become(&tickets[1], ADDRESS_IDLE);
+	ck_assert_ptr_eq(in_the_way(6, 3, TP_REASON_ADDRESS_CONNECTIONS, "192.0.2.1"), &tickets[2]);
+	/* What it is already, it is not anew. */
+	addresses_become(&tickets[2], ADDRESS_IDLE);
+	ck_assert_ptr_eq(in_the_way(6, 3, TP_REASON_ADDRESS_CONNECTIONS, "192.0.2.1"), &tickets[2]);
+	for (size_t i = 0; i < n; i++)
+		addresses_become(&tickets[i], i % 2 ? ADDRESS_GATEWAY : ADDRESS_CALL);
+	ck_assert_ptr_null(in_the_way(6, 3, TP_REASON_CONNECTIONS, "unix"));
+	ck_assert_ptr_null(in_the_way(6, 3, TP_REASON_ADDRESS_CONNECTIONS, "192.0.2.1"));
+	ck_assert_ptr_null(in_the_way(6, 3, TP_REASON_ADDRESS_CONNECTIONS, "192.0.2.9"));
+	end();
+}
+END_TEST
+
+/* Where all but a few are idle, the few are not each other's end. */
+START_TEST(newcomers_have_time)
+{
+	begin();
+	for (size_t i = 0; i < 32; i++)
+		ck_assert_uint_eq(enter(32, 0, "unix"), TP_REASON_NONE);
+	for (size_t i = 0; i < 29; i++)
+		addresses_become(&tickets[i], ADDRESS_IDLE);
+	ck_assert_uint_eq(addresses_reserve(32), 2);
+	ck_assert_ptr_eq(in_the_way(32, 0, TP_REASON_CONNECTIONS, "unix"), &tickets[29]);
+	addresses_leave(&tickets[29]);
+	ck_assert_ptr_eq(in_the_way(32, 0, TP_REASON_CONNECTIONS, "unix"), &tickets[0]);
+	end();
+}
+END_TEST
+
+static uint32_t call(unsigned all, unsigned each, size_t i)
+{
+	return addresses_begin_call(&tickets[i], &(struct addresses_config){ all, each });
+}
+
+START_TEST(calls_leave_room)
+{
+	begin();
+	for (size_t i = 0; i < 32; i++)
+		ck_assert_uint_eq(enter(0, 0, i < 16 ? "192.0.2.1" : "unix"), TP_REASON_NONE);
+	for (size_t i = 0; i < 15; i++)
+		ck_assert_uint_eq(call(32, 16, i), TP_REASON_NONE);
+	ck_assert_uint_eq(call(32, 16, 15), TP_REASON_ADDRESS_CONNECTIONS);
+	ck_assert_uint_eq(call(32, 16, 14), TP_REASON_NONE); /* it is one already */
+	for (size_t i = 16; i < 31; i++)
+		ck_assert_uint_eq(call(32, 16, i), TP_REASON_NONE);
+	ck_assert_uint_eq(call(32, 16, 31), TP_REASON_CONNECTIONS);
+	ck_assert_uint_eq(call(0, 0, 31), TP_REASON_NONE);
+	addresses_leave(&tickets[0]);
+	ck_assert_uint_eq(call(0, 16, 15), TP_REASON_NONE);
+	end();
+}
+END_TEST
+
+/* With one for all there is nothing to keep back. */
+START_TEST(reserves)
+{
+	ck_assert_uint_eq(addresses_reserve(1), 0);
+	ck_assert_uint_eq(addresses_reserve(2), 1);
+	ck_assert_uint_eq(addresses_reserve(1024), 64);
+	ck_assert_uint_eq(addresses_reserve(1000000), 62500);
+}
+END_TEST
+
+UNIT_MAIN("addresses", ADD(who_is_the_same) ADD(in_all) ADD(what_was_refused_holds_no_place) ADD(who_makes_room) ADD(newcomers_have_time)
+	  ADD(calls_leave_room) ADD(reserves))

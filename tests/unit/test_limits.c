@@ -73,6 +73,26 @@ START_TEST(a_tunnel_of_several_agents)
 }
 END_TEST
 
+/* What was not let in has cost nothing, whoever was the reason. */
+START_TEST(refusals_cost_nothing)
+{
+	begin(2, 1, 0);
+	ck_assert_uint_eq(until(TP_REASON_TUNNEL_RATE, "t", "a", 1000), 10);
+	for (unsigned i = 0; i < 100; i++)
+		ck_assert_uint_eq(enter("t", "b", 1000, 0), TP_REASON_TUNNEL_RATE);
+	limits_set(limits, &(struct limits_config){ .agent_rate = 2 });
+	ck_assert_uint_eq(until(TP_REASON_AGENT_RATE, "t", "b", 1000), 2 * LIMITS_BURST);
+	end();
+	begin(2, 0, 1);
+	ck_assert_uint_eq(enter("t", "a", 1000, 0), TP_REASON_NONE);
+	for (unsigned i = 0; i < 100; i++)
+		ck_assert_uint_eq(enter("t", "a", 1000, 1), TP_REASON_AGENT_STREAMS);
+	limits_leave(&tickets[0]);
+	ck_assert_uint_eq(until(TP_REASON_AGENT_RATE, "t", "a", 1000), 2 * LIMITS_BURST - 1);
+	end();
+}
+END_TEST
+
 START_TEST(streams_at_once)
 {
 	begin(0, 0, 3);
@@ -157,5 +177,6 @@ START_TEST(records_of_refusals)
 }
 END_TEST
 
-UNIT_MAIN("limits", ADD(rates) ADD(a_tunnel_of_several_agents) ADD(streams_at_once) ADD(no_limit) ADD(other_limits_while_running)
+UNIT_MAIN("limits", ADD(rates) ADD(a_tunnel_of_several_agents) ADD(refusals_cost_nothing)
+	  ADD(streams_at_once) ADD(no_limit) ADD(other_limits_while_running)
 	  ADD(idle_accounts_go) ADD(records_of_refusals))
