@@ -204,6 +204,7 @@ void audit_start(struct audit *a)
 		return;
 	found = audit_find_prev(a, &missing);
 	audit_put_start(a);
+	a->started_us = clock_wall_us();
 	if (!found)
 		tell_gap(a, clock_wall_us(), 0, "state-missing");
 	if (missing)

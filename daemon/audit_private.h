@@ -138,6 +138,7 @@ struct audit {
 	void (*on_checkpoint)(void *user, const char *head);
 	void *user;
 
+	uint64_t started_us;            /* wall clock */
 	uint64_t seq;                   /* of the next record */
 	char prev[AUDIT_CHAIN_HEX + 1]; /* its MCP_CHAIN_PREV */
 	char head[AUDIT_HEAD_MAX];      /* of the newest accepted record */

@@ -129,7 +129,6 @@ static int keep_position(sd_journal *j, struct audit_read_pos *pos)
 		return r;
 	free(pos->cursor);
 	pos->cursor = cursor;
-	pos->wall_us = stored_us(j);
 	return 0;
 }
 
@@ -165,6 +164,7 @@ static void take_record(struct audit_read_scan *s, sd_journal *j, bool unsure)
 		add_hole(s, next, seq - 1, stored_us(j));
 	pos->any = true;
 	pos->seq = seq;
+	pos->wall_us = stored_us(j);
 }
 
 static bool is_over(const struct audit_read_scan *s)

@@ -264,7 +264,7 @@ static void put_watch_gap(struct audit *a, const struct audit_watch_result *r)
 {
 	const uint64_t now = clock_wall_us();
 	const struct audit_gap gap = {
-		.from_us = r->missing ? r->from_us : now,
+		.from_us = r->missing ? MAX(r->from_us, a->started_us) : now,
 		.to_us = r->missing ? r->to_us : now,
 		.count = r->missing,
 		.cause = audit_watch_cause(r->state),

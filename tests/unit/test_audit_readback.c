@@ -10,6 +10,8 @@
 #include "daemon/state_dir.h"
 #include "tests/lib/audit_case.h"
 
+enum { GAP_FROM_US = 1000000 };
+
 static struct audit_watch_config watch;
 static struct audit_watch_result latest;
 static struct audit_watch_head last;
@@ -99,7 +101,7 @@ static void end(void)
 }
 
 /* What the next tell() answers. */
-static uint64_t answered_to, lost;
+static uint64_t answered_to, lost, from_us = GAP_FROM_US;
 static size_t n_lost;
 
 static void tell(enum audit_watch_state state, uint64_t missing)
@@ -112,7 +114,7 @@ static void tell(enum audit_watch_state state, uint64_t missing)
 		.state = state,
 		.cause = state == AUDIT_WATCH_WHOLE ? NULL : audit_watch_cause(state),
 		.missing = missing,
-		.from_us = 1000000,
+		.from_us = from_us,
 		.to_us = 2500000,
 	};
 	if (!latest.ok)
@@ -219,6 +221,27 @@ START_TEST(missing)
 }
 END_TEST
 
+/* Where nothing was seen before the hole, it may be as old as the process, and no older. */
+START_TEST(missing_since_the_start)
+{
+	char started[40];
+
+	setup(AUDIT_READ_BACK_DISK, false);
+	last_r = -ENOENT;
+	audit_start(audit);
+	ck_assert(next());
+	snprintf(started, sizeof(started), "%s", field("MCP_TIME"));
+	ck_assert(next());
+	from_us = 0;
+	tell(AUDIT_WATCH_MISSING, 2);
+	expect_gap("read-back-missing", "2", false);
+	ck_assert_str_ge(field("MCP_GAP_FROM"), started);
+	from_us = GAP_FROM_US;
+	end();
+	rmdir(dir);
+}
+END_TEST
+
 static void expect_asked(size_t n, uint64_t first)
 {
 	uint64_t seqs[AUDIT_WATCH_ASKED_MAX];
@@ -302,7 +325,9 @@ START_TEST(gaps_without_an_answer)
 	ck_assert_uint_eq(seqs[AUDIT_WATCH_ASKED_MAX - 1], told - 1);
 	end();
 	setup(AUDIT_READ_BACK_OFF, false);
-	tell(AUDIT_WATCH_UNREADABLE, 0);
+	last_r = -ENOENT;
+	audit_start(audit);
+	ck_assert_uint_eq(audit_counters(audit)->gaps, 1);
 	end();
 	rmdir(dir);
 }
@@ -420,4 +445,4 @@ START_TEST(last_record)
 }
 END_TEST
 
-UNIT_MAIN("audit_readback", ADD(missing) ADD(a_gap_is_lost_itself) ADD(gaps_without_an_answer) ADD(not_on_disk) ADD(cannot_tell) ADD(goes_on) ADD(last_record))
+UNIT_MAIN("audit_readback", ADD(missing) ADD(missing_since_the_start) ADD(a_gap_is_lost_itself) ADD(gaps_without_an_answer) ADD(not_on_disk) ADD(cannot_tell) ADD(goes_on) ADD(last_record))
