@@ -50,6 +50,7 @@ static int make_watch(struct audit *a, const struct audit_config *cfg)
 		.chain_id = a->origin.chain_id,
 		.need_disk = cfg->read_back == AUDIT_READ_BACK_DISK,
 		.on_result = audit_on_watch,
+		.on_ask = audit_on_ask,
 		.user = a,
 	};
 
@@ -96,6 +97,7 @@ int audit_new(struct loop *l, const struct audit_config *cfg, char *err, size_t 
 		a->stamp_s = UINT64_MAX;
 		a->batch_max = AUDIT_BATCH_MAX;
 		TAILQ_INIT(&a->queue);
+		TAILQ_INIT(&a->gaps);
 		TAILQ_INIT(&a->written);
 		TAILQ_INIT(&a->judged);
 		memset(a->prev, '0', AUDIT_CHAIN_HEX);
@@ -133,6 +135,10 @@ static void free_calls(struct audit *a)
 			audit_open_free(a, e->open);
 		else
 			audit_queue_drop(a, e);
+	}
+	while ((e = TAILQ_FIRST(&a->gaps))) {
+		TAILQ_REMOVE(&a->gaps, e, link);
+		free(e);
 	}
 }
 
@@ -198,6 +204,7 @@ void audit_start(struct audit *a)
 		return;
 	found = audit_find_prev(a, &missing);
 	audit_put_start(a);
+	a->started_us = clock_wall_us();
 	if (!found)
 		tell_gap(a, clock_wall_us(), 0, "state-missing");
 	if (missing)

@@ -41,6 +41,16 @@ struct audit_entry *audit_entry_new(const struct audit_record *r, const struct a
 	return e;
 }
 
+void audit_entry_stamp(struct audit_entry *e, struct span time)
+{
+	for (size_t i = 0; i < e->n_fields; i++) {
+		const struct audit_entry_field *f = &e->fields[i];
+
+		if (strcmp(f->name, "MCP_TIME") == 0 && f->len == time.len)
+			memcpy(entry_text(e) + f->at, time.p, time.len);
+	}
+}
+
 static void put(struct audit_whole *w, const char *name, struct span value)
 {
 	assert(w->n < ARRAY_LEN(w->fields));

@@ -102,6 +102,12 @@ static struct audit_entry *finish(struct audit *a, const struct audit_kind *kind
 	return e;
 }
 
+void audit_put_again(struct audit *a, struct audit_entry *take_entry)
+{
+	audit_entry_stamp(take_entry, time_now(a));
+	audit_queue_put(a, take_entry);
+}
+
 /* A value that is a field and a word of the line, from outside. */
 static void put_both(struct audit_record *r, const char *name, const char *word, struct span value, size_t max)
 {

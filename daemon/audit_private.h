@@ -48,6 +48,7 @@ struct audit_entry {
 	struct audit_open *open; /* AUDIT_ROLE_REQUEST */
 	uint32_t slot;           /* AUDIT_ROLE_RESPONSE: of the call that is over */
 	uint64_t queued_us;
+	uint64_t seq;            /* of what is in the list of gaps */
 	size_t bytes;            /* all of this */
 	uint16_t n_line, n_fields;
 	struct audit_entry_field {
@@ -60,6 +61,8 @@ TAILQ_HEAD(audit_entry_list, audit_entry);
 /* NULL: out of memory. */
 struct audit_entry *audit_entry_new(const struct audit_record *r, const struct audit_kind *kind, enum audit_role role,
 				    char priority);
+/* MCP_TIME anew; of the same length. */
+void audit_entry_stamp(struct audit_entry *e, struct span time);
 
 /* What is the same in every record of a process. */
 struct audit_origin {
@@ -135,6 +138,7 @@ struct audit {
 	void (*on_checkpoint)(void *user, const char *head);
 	void *user;
 
+	uint64_t started_us;            /* wall clock */
 	uint64_t seq;                   /* of the next record */
 	char prev[AUDIT_CHAIN_HEX + 1]; /* its MCP_CHAIN_PREV */
 	char head[AUDIT_HEAD_MAX];      /* of the newest accepted record */
@@ -156,6 +160,8 @@ struct audit {
 	uint64_t blocked_from_us; /* wall clock */
 	const char *unstored;     /* the watch's cause, NULL while all is well */
 	bool unreadable;          /* the watch cannot tell */
+	struct audit_entry_list gaps; /* taken by the sink, and not seen in the journal yet */
+	size_t n_gaps;
 	struct audit_owed owed;
 	uint64_t told_refused, told_lost, told_unrecorded; /* of the counters: said in the log */
 	bool warned;
@@ -199,6 +205,8 @@ struct audit_entry *audit_put_start(struct audit *a);
 struct audit_entry *audit_put_stop(struct audit *a, const char *why);
 struct audit_entry *audit_put_gap(struct audit *a, const struct audit_gap *g);
 struct audit_entry *audit_put_checkpoint(struct audit *a);
+/* A record that was sent once and is gone, as a new one. */
+void audit_put_again(struct audit *a, struct audit_entry *take_entry);
 
 /* audit_queue.c */
 bool audit_queue_has_room(const struct audit *a, size_t bytes);
@@ -238,6 +246,10 @@ int audit_go_without(struct audit *a, const char *cause, int r);
 /* A record that found no room. */
 void audit_lost(struct audit *a);
 void audit_on_watch(void *user, const struct audit_watch_result *r);
+size_t audit_on_ask(void *user, uint64_t ret_seqs[AUDIT_WATCH_ASKED_MAX]);
+/* The sink has this audit.gap. What is read back is kept until it was seen: were it lost, nobody would hear of what it
+ * tells. */
+void audit_gap_taken(struct audit *a, struct audit_entry *take_entry, uint64_t seq);
 
 /* audit_sync.c */
 int audit_sync_new(struct audit *a);

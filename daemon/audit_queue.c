@@ -29,13 +29,18 @@ void audit_queue_put(struct audit *a, struct audit_entry *take_entry)
 		loop_task_queue(a->loop, &a->flush);
 }
 
-void audit_queue_drop(struct audit *a, struct audit_entry *e)
+static void take_out(struct audit *a, struct audit_entry *e)
 {
 	TAILQ_REMOVE(&a->queue, e, link);
 	a->counters.queued--;
 	a->counters.queued_bytes -= e->bytes;
 	if (e->role == AUDIT_ROLE_CHECKPOINT)
 		a->checkpoint_queued = false;
+}
+
+void audit_queue_drop(struct audit *a, struct audit_entry *e)
+{
+	take_out(a, e);
 	free(e);
 }
 
@@ -165,11 +170,12 @@ static void on_taken(struct audit *a, struct audit_entry *e, uint64_t seq)
 	case AUDIT_ROLE_GAP_TOLD:
 		if (a->state)
 			audit_state_old_told(a->state);
-		a->counters.gaps++;
-		break;
+		/* fall through */
 	case AUDIT_ROLE_GAP:
 		a->counters.gaps++;
-		break;
+		take_out(a, e);
+		audit_gap_taken(a, e, seq);
+		return;
 	case AUDIT_ROLE_FACT:
 		break;
 	}

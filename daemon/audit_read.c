@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <systemd/sd-journal.h>
@@ -128,7 +129,6 @@ static int keep_position(sd_journal *j, struct audit_read_pos *pos)
 		return r;
 	free(pos->cursor);
 	pos->cursor = cursor;
-	pos->wall_us = stored_us(j);
 	return 0;
 }
 
@@ -164,6 +164,7 @@ static void take_record(struct audit_read_scan *s, sd_journal *j, bool unsure)
 		add_hole(s, next, seq - 1, stored_us(j));
 	pos->any = true;
 	pos->seq = seq;
+	pos->wall_us = stored_us(j);
 }
 
 static bool is_over(const struct audit_read_scan *s)
@@ -217,6 +218,36 @@ int audit_read_scan(struct audit_read_scan *s)
 	if (r >= 0)
 		r = add_match(j, "MCP_CHAIN_ID", s->chain_id);
 	return r < 0 ? r : follow(s, j);
+}
+
+static int have_one(sd_journal *j, const char *chain_id, uint64_t seq)
+{
+	char number[24];
+	int r;
+
+	snprintf(number, sizeof(number), "%" PRIu64, seq);
+	sd_journal_flush_matches(j);
+	r = add_match(j, "MCP_CHAIN_ID", chain_id);
+	if (r >= 0)
+		r = add_match(j, "MCP_SEQ", number);
+	if (r >= 0)
+		r = sd_journal_seek_head(j);
+	return r < 0 ? r : sd_journal_next(j);
+}
+
+int audit_read_have(const char *chain_id, const char *directory, const atomic_bool *stop, const uint64_t *seqs, size_t n,
+		    bool *ret_have)
+{
+	_cleanup_(close_journal) sd_journal *j = NULL;
+	int r = open_journal(directory, &j);
+
+	for (size_t i = 0; r >= 0 && i < n; i++) {
+		if (atomic_load(stop))
+			return -ECANCELED;
+		r = have_one(j, chain_id, seqs[i]);
+		ret_have[i] = r > 0;
+	}
+	return MIN(r, 0);
 }
 
 /* ---- The newest head ---- */

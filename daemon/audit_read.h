@@ -37,6 +37,10 @@ struct audit_read_scan {
 /* From the position on. 0, or -errno of libsystemd; -ENOENT: no such directory. */
 int audit_read_scan(struct audit_read_scan *s);
 
+/* Which records of a chain are there. 0, or -errno of libsystemd; -ECANCELED: stopped. */
+int audit_read_have(const char *chain_id, const char *directory, const atomic_bool *stop, const uint64_t *seqs, size_t n,
+		    bool *ret_have);
+
 /* Journal files are there and may not be read. */
 bool audit_read_denied(const char *directory);
 

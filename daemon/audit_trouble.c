@@ -264,7 +264,7 @@ static void put_watch_gap(struct audit *a, const struct audit_watch_result *r)
 {
 	const uint64_t now = clock_wall_us();
 	const struct audit_gap gap = {
-		.from_us = r->missing ? r->from_us : now,
+		.from_us = r->missing ? MAX(r->from_us, a->started_us) : now,
 		.to_us = r->missing ? r->to_us : now,
 		.count = r->missing,
 		.cause = audit_watch_cause(r->state),
@@ -294,11 +294,83 @@ static void on_unstored(struct audit *a, const struct audit_watch_result *r)
 	a->warned_us = loop_now_us(a->loop);
 }
 
+/* ---- Gaps that are gone themselves ---- */
+
+static void drop_gap(struct audit *a, struct audit_entry *e)
+{
+	TAILQ_REMOVE(&a->gaps, e, link);
+	a->n_gaps--;
+}
+
+void audit_gap_taken(struct audit *a, struct audit_entry *take_entry, uint64_t seq)
+{
+	struct audit_entry *oldest = TAILQ_FIRST(&a->gaps);
+
+	if (!a->watch) {
+		free(take_entry);
+		return;
+	}
+	/* Not before reading back has been impossible for long, which has a gap of its own. */
+	if (a->n_gaps == AUDIT_WATCH_ASKED_MAX) {
+		drop_gap(a, oldest);
+		free(oldest);
+	}
+	take_entry->role = AUDIT_ROLE_GAP;
+	take_entry->seq = seq;
+	TAILQ_INSERT_TAIL(&a->gaps, take_entry, link);
+	a->n_gaps++;
+}
+
+size_t audit_on_ask(void *user, uint64_t ret_seqs[AUDIT_WATCH_ASKED_MAX])
+{
+	struct audit *a = user;
+	struct audit_entry *e;
+	size_t n = 0;
+
+	CHECK_OBJ(a, AUDIT_MAGIC);
+	TAILQ_FOREACH(e, &a->gaps, link)
+		ret_seqs[n++] = e->seq;
+	return n;
+}
+
+static bool is_lost(const struct audit_watch_result *r, uint64_t seq)
+{
+	for (size_t i = 0; i < r->n_lost; i++)
+		if (r->lost[i] == seq)
+			return true;
+	return false;
+}
+
+/* Each that was seen is done; each that was lost is written again, and looked for again. */
+static void settle_gaps(struct audit *a, const struct audit_watch_result *r)
+{
+	struct audit_entry *e, *next;
+	size_t n = 0;
+
+	for (e = TAILQ_FIRST(&a->gaps); e && e->seq < r->answered_to; e = next) {
+		bool lost = is_lost(r, e->seq);
+
+		next = TAILQ_NEXT(e, link);
+		/* Then at the next check. */
+		if (lost && !audit_queue_has_room(a, e->bytes))
+			continue;
+		drop_gap(a, e);
+		if (lost)
+			audit_put_again(a, e);
+		else
+			free(e);
+		n += lost;
+	}
+	if (n)
+		log_warning("audit: %zu audit.gap records were lost themselves; they are written again", n);
+}
+
 void audit_on_watch(void *user, const struct audit_watch_result *r)
 {
 	struct audit *a = user;
 
 	CHECK_OBJ(a, AUDIT_MAGIC);
+	settle_gaps(a, r);
 	if (r->state == AUDIT_WATCH_UNREADABLE) {
 		if (!a->unreadable) {
 			put_watch_gap(a, r);

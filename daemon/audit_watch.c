@@ -38,6 +38,8 @@ struct check {
 	uint64_t due;
 	_Atomic uint64_t told_to; /* missing records below it were told */
 	struct audit_read_pos disk, any;
+	uint64_t asked[AUDIT_WATCH_ASKED_MAX]; /* ascending */
+	size_t n_asked;
 	bool complete; /* else there is more to read */
 	struct audit_watch_result result;
 };
@@ -234,6 +236,48 @@ static void check_disk(struct check *c)
 	audit_read_pos_done(&before);
 }
 
+static bool has_all(const bool *have, size_t n)
+{
+	return !n || !memchr(have, false, n);
+}
+
+/* Each by itself: a hole that was told before would not show that the record which told it is gone. */
+static int look_for(struct check *c, size_t n, bool *have)
+{
+	const char *directory = c->directory[0] ? c->directory : NULL;
+	int r = audit_read_have(c->chain_id, directory, &c->stop, c->asked, n, have);
+
+	for (int i = 1; i < TRIES && r == 0 && !has_all(have, n); i++) {
+		wait_unless_stopped(c, (unsigned)AGAIN_US << (i - 1));
+		r = audit_read_have(c->chain_id, directory, &c->stop, c->asked, n, have);
+	}
+	return r;
+}
+
+/* What is newer than all that was seen may still come. */
+static void answer(struct check *c)
+{
+	struct audit_watch_result *r = &c->result;
+	bool have[AUDIT_WATCH_ASKED_MAX];
+	size_t n = 0;
+	int error;
+
+	while (n < c->n_asked && r->any && c->asked[n] <= r->newest_seq)
+		n++;
+	if (!n || !c->complete || r->state == AUDIT_WATCH_UNREADABLE)
+		return;
+	error = look_for(c, n, have);
+	if (error < 0) {
+		if (r->ok)
+			judge_error(r, error);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (!have[i])
+			r->lost[r->n_lost++] = c->asked[i];
+	r->answered_to = c->asked[n - 1] + 1;
+}
+
 static void check_run(void *user)
 {
 	struct check *c = user;
@@ -246,10 +290,13 @@ static void check_run(void *user)
 		check_disk(c);
 	else
 		check_anywhere(c);
-	if (sigbus_thread_leave())
-		judge_error(&c->result, -EIO);
 	c->result.any = c->any.any || c->disk.any;
 	c->result.newest_seq = MAX(c->any.any ? c->any.seq : 0, c->disk.any ? c->disk.seq : 0);
+	answer(c);
+	if (sigbus_thread_leave()) {
+		judge_error(&c->result, -EIO);
+		c->result.answered_to = c->result.n_lost = 0;
+	}
 	c->result.took_us = clock_now_us() - start;
 }
 
@@ -351,6 +398,15 @@ static void on_stuck(struct audit_watch *w)
 	set_timer(w, w->cfg.stuck_ms);
 }
 
+static bool is_nothing_new(struct audit_watch *w)
+{
+	struct check *c = w->check;
+
+	c->n_asked = w->cfg.on_ask ? w->cfg.on_ask(w->cfg.user, c->asked) : 0;
+	assert(c->n_asked <= AUDIT_WATCH_ASKED_MAX);
+	return !c->n_asked && w->latest.ok && w->latest.any && w->latest.newest_seq >= w->due;
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *user)
 {
 	struct audit_watch *w = user;
@@ -359,7 +415,7 @@ static void on_timer(evutil_socket_t fd, short what, void *user)
 	find_due(w);
 	if (worker_job_busy(&w->check->job))
 		on_stuck(w);
-	else if (!w->any_due || (w->latest.ok && w->latest.any && w->latest.newest_seq >= w->due))
+	else if (!w->any_due || is_nothing_new(w))
 		plan_next(w);
 	else
 		start_check(w);

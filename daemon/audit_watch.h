@@ -8,6 +8,8 @@
 
 #include "daemon/worker.h"
 
+enum { AUDIT_WATCH_ASKED_MAX = 256 };
+
 enum audit_watch_state {
 	AUDIT_WATCH_WHOLE, /* every record that was due is in the journal, and on disk if that is needed */
 	/* Some are not; also when reading takes longer than stuck_ms, so that nobody can tell. It ends when a newer
@@ -35,6 +37,11 @@ struct audit_watch_result {
 	uint64_t late;
 	bool any; /* newest_seq is known */
 	uint64_t newest_seq; /* seen in the journal */
+	/* Of the records that on_ask() named, those below answered_to were looked for; they are in the journal, but
+	 * for those in lost[]. The others are for another check: nothing that is as new was seen yet. */
+	uint64_t answered_to;
+	size_t n_lost;
+	uint64_t lost[AUDIT_WATCH_ASKED_MAX];
 	uint64_t took_us; /* on the thread */
 	char detail[160]; /* for people; empty when ok */
 };
@@ -46,6 +53,9 @@ struct audit_watch_config {
 	/* After every check but one that found nothing new to check and was whole before, and but
 	 * AUDIT_WATCH_UNREADABLE after AUDIT_WATCH_UNREADABLE. May call audit_watch_told(), not audit_watch_free(). */
 	void (*on_result)(void *user, const struct audit_watch_result *r);
+	/* Before a check: which records are to be looked for each by itself, ascending; returns how many. Checks go on
+	 * as long as there are any. May be NULL. */
+	size_t (*on_ask)(void *user, uint64_t ret_seqs[AUDIT_WATCH_ASKED_MAX]);
 	void *user;
 	/* 0: 1.5 s after the first told, 10 s, 2 s after a bad result, 2 s (1 s for the first check), 15 s. */
 	uint64_t first_ms, every_ms, retry_ms, settle_ms, stuck_ms;

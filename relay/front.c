@@ -35,11 +35,11 @@ static uint64_t time_for(const struct relay_config *cfg, enum front_state state)
 	case FRONT_HEAD:
 	case FRONT_UPGRADING:
 		return cfg->head_timeout_ms;
-	case FRONT_BODY: /* from one byte to the next */
 	case FRONT_REFUSING:
 	case FRONT_ANSWERED:
 		return cfg->body_timeout_ms;
 	case FRONT_HELD: /* relay/hold.h counts its time */
+	case FRONT_BODY: /* relay/pace.h */
 	case FRONT_CALL:
 	case FRONT_CLOSING:
 		break;
@@ -51,10 +51,8 @@ void front_set_state(struct front *f, enum front_state state)
 {
 	uint64_t limit_ms = time_for(f->relay->cfg, state), now = loop_now_ms(f->relay->loop);
 
-	if (state == FRONT_BODY && f->state != FRONT_BODY) {
-		f->body_began_ms = now;
-		f->body_bytes = 0;
-	}
+	if (state == FRONT_BODY && f->state != FRONT_BODY)
+		pace_begin(&f->pace, now);
 	f->state = state;
 	f->deadline_ms = limit_ms ? now + limit_ms : UINT64_MAX;
 }
@@ -112,16 +110,12 @@ void front_set_paused(struct front *f, bool paused)
 {
 	uint64_t now = loop_now_ms(f->relay->loop);
 
-	if (f->paused == paused || !f->channel)
+	if (f->pace.stopped == paused || !f->channel)
 		return;
-	f->paused = paused;
-	if (paused) {
-		f->paused_ms = now;
-	} else if (f->state == FRONT_BODY) {
-		/* It may have been paused before its body began: while it was held. */
-		f->body_began_ms += now - MAX(f->paused_ms, f->body_began_ms);
-		front_set_state(f, FRONT_BODY);
-	}
+	if (paused)
+		pace_stop(&f->pace, now);
+	else
+		pace_go(&f->pace, now);
 	channel_pause(f->channel, paused);
 }
 
@@ -157,13 +151,14 @@ static void on_body(struct front *f, struct span data, bool end)
 
 	f->body_ended = end;
 	if (f->state == FRONT_BODY) {
-		f->body_bytes += data.len;
+		pace_came(&f->pace, data.len, loop_now_ms(f->relay->loop));
 		reason = call_body(f->call, (const uint8_t *)data.p, data.len, end);
 		if (reason != TP_REASON_NONE && !call_has_begun(f->call)) {
 			front_refuse_reason(f, reason, reason == TP_REASON_TOO_LARGE ? "--max-request-bytes of the relay" : "out of memory");
 			return;
 		}
-		front_set_state(f, end ? FRONT_CALL : FRONT_BODY);
+		if (end)
+			front_set_state(f, FRONT_CALL);
 		if (!end && !call_wants_body(f->call))
 			front_set_paused(f, true);
 	} else if (f->state == FRONT_REFUSING) {
@@ -570,12 +565,9 @@ static bool is_unread(struct front *f, uint64_t now)
 
 static bool is_late(const struct front *f, uint64_t now)
 {
-	uint64_t allowed_ms = f->relay->cfg->body_timeout_ms + f->body_bytes * 1000 / FRONT_BODY_RATE_MIN;
-
-	if (f->state != FRONT_BODY)
-		return now >= f->deadline_ms;
-	/* A body that the gateway does not take yet is not late. */
-	return !f->paused && (now >= f->deadline_ms || now - f->body_began_ms > allowed_ms);
+	if (f->state == FRONT_BODY)
+		return pace_is_late(&f->pace, f->relay->cfg->body_timeout_ms, now);
+	return now >= f->deadline_ms;
 }
 
 static void end_call(struct front *f, uint32_t reason, const char *detail)

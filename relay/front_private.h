@@ -10,13 +10,11 @@
 #include "relay/call.h"
 #include "relay/front.h"
 #include "relay/limits.h"
+#include "relay/pace.h"
 
 #define FRONT_MAGIC 0x66726e74
 
-enum {
-	FRONT_DISCARD_MAX = 64 * 1024, /* of a refused body; larger ones are not read to their end */
-	FRONT_BODY_RATE_MIN = 512,     /* bytes a second, over all the time that we took them */
-};
+enum { FRONT_DISCARD_MAX = 64 * 1024 }; /* of a refused body; larger ones are not read to their end */
 
 enum front_state {
 	FRONT_IDLE,      /* nothing of a request has come */
@@ -56,11 +54,9 @@ struct front {
 	bool head_only; /* the method is HEAD */
 	bool body_ended;
 	bool close_after; /* the connection ends with this answer */
-	bool paused;
 	uint64_t deadline_ms;
-	uint64_t body_began_ms, body_bytes; /* BODY; began: moved on by the time in which we took nothing */
-	uint64_t paused_ms;                 /* since when */
-	uint64_t sent_ms;                   /* when the agent last took something, or there was nothing for it */
+	struct pace pace; /* of the body; stopped: the channel is paused */
+	uint64_t sent_ms; /* when the agent last took something, or there was nothing for it */
 	struct limits_ticket ticket; /* of the request */
 	char *cors_origin;           /* of the request; NULL: it is none of --cors-origin */
 	struct held held;

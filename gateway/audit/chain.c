@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* How far an edited record may be ahead for its number to be believed; how exact the times of an audit.gap are. */
-enum { EDITED_JUMP_MAX = 16, GAP_SLACK_US = 1000000 };
+enum { EDITED_JUMP_MAX = 16, GAP_SLACK_US = 1000000, START_GAP_SEQ_MAX = 2 };
 
 static bool same(const uint8_t a[SHA256_LEN], const uint8_t b[SHA256_LEN])
 {
@@ -129,6 +129,7 @@ static void hole_fill(struct chain *c, struct findings *f, size_t i, const struc
 		if (seq == rest.to)
 			return;
 		rest.from = seq + 1;
+		rest.told = 0;
 		memcpy(rest.before, r->own.hash, SHA256_LEN);
 		if (c->n_holes == CHAIN_HOLES_MAX)
 			hole_close(c, f, 0);
@@ -322,30 +323,47 @@ static bool is_about_kept(struct span cause)
 	return span_starts(cause, "read-back") || span_is(cause, "volatile-storage");
 }
 
-/* Whether the gap is about the time before this process. */
+/* Whether the gap is about the time before this process: it is told at once, behind gateway.start. */
 static bool is_before(const struct chain *c, const struct log_record *r)
 {
 	uint64_t from;
 
-	return c->first_seq == 0 && log_time(r->words[LOG_GAP_FROM], &from) && from < c->first_us;
+	return c->first_seq == 0 && r->own.seq <= START_GAP_SEQ_MAX && log_time(r->words[LOG_GAP_FROM], &from) && from < c->first_us;
 }
 
-/* count: what the gap says is missing; a hole that is larger has another cause. */
+static uint64_t hole_untold(const struct chain_hole *h)
+{
+	uint64_t n = h->to - h->from + 1;
+
+	return n > h->told ? n - h->told : 0;
+}
+
+/* Of the holes of that time: those that count covers, or else a part of one. What is left of it. */
+static uint64_t tell_holes(struct chain *c, uint64_t from, uint64_t to, uint64_t count, bool in_part)
+{
+	for (size_t i = 0; i < c->n_holes; i++) {
+		struct chain_hole *h = &c->holes[i];
+		uint64_t n = hole_untold(h);
+
+		if (h->explained || from >= h->to_us + GAP_SLACK_US || to + GAP_SLACK_US <= h->from_us || (n > count && !in_part))
+			continue;
+		n = MIN(n, count);
+		h->told += n;
+		h->explained = hole_untold(h) == 0;
+		count -= n;
+	}
+	return count;
+}
+
+/* count: what the gap says is missing; a hole that is larger than all that was said of its time has another cause. */
 static void explain_holes(struct chain *c, const struct log_record *r, uint64_t count)
 {
 	uint64_t from, to;
 
 	if (!log_time(r->words[LOG_GAP_FROM], &from) || !log_time(r->words[LOG_GAP_TO], &to))
 		return;
-	for (size_t i = 0; i < c->n_holes; i++) {
-		struct chain_hole *h = &c->holes[i];
-		uint64_t n = h->to - h->from + 1;
-
-		if (h->explained || from >= h->to_us + GAP_SLACK_US || to + GAP_SLACK_US <= h->from_us || n > count)
-			continue;
-		h->explained = true;
-		count -= n;
-	}
+	count = tell_holes(c, from, to, count, false);
+	tell_holes(c, from, to, count, true);
 }
 
 void chain_gap(struct chain *c, struct findings *f, const struct log_record *r)

@@ -15,7 +15,8 @@ struct chain_hole {
 	uint8_t after[SHA256_LEN];  /* what the record behind it says the one before has */
 	struct place at;            /* of the record behind it */
 	uint64_t from_us, to_us;    /* times of the records around it */
-	bool explained;             /* an audit.gap says that records of that time are not in the journal */
+	uint64_t told;              /* so many records of that time are not in the journal, says an audit.gap, or several */
+	bool explained;             /* that is all of them */
 };
 
 /* One end of what is read, and a second record with the same number. */

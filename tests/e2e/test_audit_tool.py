@@ -503,6 +503,45 @@ def test_hole_that_the_gateway_saw_itself(tool):
     assert tool.verify(log)[0] == 1
 
 
+def test_hole_that_was_told_in_parts(tool):
+    """Not all of it was due when the read-back first looked: what came later is told by another gap."""
+    log = []
+    chain = Chain(log, Clock(step=10))
+    chain.calls(4)
+    since = log[3]["MCP_TIME"]
+    for count in (3, 2):
+        chain.put(
+            "audit.gap", "2", gap_from=since, gap_to=log[-1]["MCP_TIME"], gap_count=count, gap_cause="read-back-missing"
+        )
+    chain.stop()
+    longer = copy.deepcopy(log)
+    del log[4:9]
+    status, found, said = tool.verify(log)
+    assert (status, found[0]) == (2, ("deleted", 4, 8)), said
+    del longer[3:9]
+    status, found, said = tool.verify(longer)
+    assert (status, found[0]) == (1, ("deleted", 3, 8)), said
+
+
+def test_gap_that_reaches_back_to_the_start(tool):
+    """A hole that was told with no record seen before it is this process's, not of the one before."""
+    log = []
+    chain = Chain(log, Clock(step=10))
+    chain.calls(3)
+    chain.put(
+        "audit.gap",
+        "2",
+        gap_from="1970-01-01T00:00:00.000000Z",
+        gap_to=log[-1]["MCP_TIME"],
+        gap_count=2,
+        gap_cause="read-back-missing",
+    )
+    chain.stop()
+    del log[3:5]
+    status, found, said = tool.verify(log)
+    assert (status, found[0]) == (2, ("deleted", 3, 4)), said
+
+
 def test_torn_lines(tool):
     """What a full disk or a crash leaves in the file is no record, and no fault while the sequence is whole."""
     log = whole()

@@ -79,6 +79,16 @@ void on_result(void *user, const struct audit_watch_result *r)
 	loop_stop(loop);
 }
 
+uint64_t asked[AUDIT_WATCH_ASKED_MAX];
+size_t n_asked;
+
+static size_t on_ask(void *user, uint64_t ret_seqs[AUDIT_WATCH_ASKED_MAX])
+{
+	ck_assert_ptr_eq(user, &result);
+	memcpy(ret_seqs, asked, n_asked * sizeof(asked[0]));
+	return n_asked;
+}
+
 static void on_give_up(evutil_socket_t fd, short what, void *user)
 {
 	ck_abort_msg("no result");
@@ -99,6 +109,7 @@ void setup_watch(bool need_disk, uint64_t every_ms)
 		.chain_id = CHAIN,
 		.need_disk = need_disk,
 		.on_result = on_result,
+		.on_ask = on_ask,
 		.user = &result,
 		.first_ms = 20,
 		.every_ms = every_ms,

@@ -31,6 +31,10 @@ extern const char *cut_file;
 extern int cut_after;
 extern useconds_t slow_us, slow_elsewhere_us; /* each record takes that long; of what is not read from the disk alone */
 
+/* What the watch is asked to look for. */
+extern uint64_t asked[AUDIT_WATCH_ASKED_MAX];
+extern size_t n_asked;
+
 /* Keeps the result and stops the loop. user: &result. */
 void on_result(void *user, const struct audit_watch_result *r);
 void setup_loop(void);

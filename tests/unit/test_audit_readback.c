@@ -10,6 +10,8 @@
 #include "daemon/state_dir.h"
 #include "tests/lib/audit_case.h"
 
+enum { GAP_FROM_US = 1000000 };
+
 static struct audit_watch_config watch;
 static struct audit_watch_result latest;
 static struct audit_watch_head last;
@@ -98,14 +100,21 @@ static void end(void)
 	loop = loop_free(loop);
 }
 
+/* What the next tell() answers. */
+static uint64_t answered_to, lost, from_us = GAP_FROM_US;
+static size_t n_lost;
+
 static void tell(enum audit_watch_state state, uint64_t missing)
 {
 	latest = (struct audit_watch_result){
 		.ok = state == AUDIT_WATCH_WHOLE,
+		.answered_to = answered_to,
+		.n_lost = n_lost,
+		.lost = { lost },
 		.state = state,
 		.cause = state == AUDIT_WATCH_WHOLE ? NULL : audit_watch_cause(state),
 		.missing = missing,
-		.from_us = 1000000,
+		.from_us = from_us,
 		.to_us = 2500000,
 	};
 	if (!latest.ok)
@@ -207,6 +216,118 @@ START_TEST(missing)
 	ck_assert_str_eq(audit_counters(audit)->cause, "");
 	ck_assert_uint_eq(audit_counters(audit)->gaps, 2);
 	ck_assert_int_eq(n_errors + n_notices, 2);
+	end();
+	rmdir(dir);
+}
+END_TEST
+
+/* Where nothing was seen before the hole, it may be as old as the process, and no older. */
+START_TEST(missing_since_the_start)
+{
+	char started[40];
+
+	setup(AUDIT_READ_BACK_DISK, false);
+	last_r = -ENOENT;
+	audit_start(audit);
+	ck_assert(next());
+	snprintf(started, sizeof(started), "%s", field("MCP_TIME"));
+	ck_assert(next());
+	from_us = 0;
+	tell(AUDIT_WATCH_MISSING, 2);
+	expect_gap("read-back-missing", "2", false);
+	ck_assert_str_ge(field("MCP_GAP_FROM"), started);
+	from_us = GAP_FROM_US;
+	end();
+	rmdir(dir);
+}
+END_TEST
+
+static void expect_asked(size_t n, uint64_t first)
+{
+	uint64_t seqs[AUDIT_WATCH_ASKED_MAX];
+
+	ck_assert_uint_eq(watch.on_ask(watch.user, seqs), n);
+	if (n)
+		ck_assert_uint_eq(seqs[0], first);
+}
+
+static void answer(uint64_t to, size_t n, uint64_t seq)
+{
+	answered_to = to;
+	n_lost = n;
+	lost = seq;
+}
+
+/* A restart of journald takes records with it, and the next one the record that told so: it is written until it was
+ * seen. */
+START_TEST(a_gap_is_lost_itself)
+{
+	char time[40];
+
+	setup(AUDIT_READ_BACK_DISK, false);
+	request();
+	turn();
+	ck_assert(next());
+	expect_asked(0, 0);
+	tell(AUDIT_WATCH_MISSING, 3);
+	expect_gap("read-back-missing", "3", true);
+	snprintf(time, sizeof(time), "%s", field("MCP_TIME"));
+	ck_assert(next());
+	expect_asked(1, 1);
+	/* Seen or not: that is not known yet. */
+	answer(1, 0, 0);
+	tell(AUDIT_WATCH_WHOLE, 0);
+	ck_assert(!next());
+	expect_asked(1, 1);
+	for (int i = 0; i < 3; i++) {
+		uint64_t seq;
+
+		expect_asked(1, i ? told : 1);
+		answer(told + 1, 1, i ? told : 1);
+		tell(AUDIT_WATCH_WHOLE, 0);
+		expect_gap("read-back-missing", "3", true);
+		ck_assert_int_eq(span_u64(span_of(field("MCP_SEQ")), &seq), 0);
+		ck_assert_uint_eq(seq, told);
+		/* It says when it was written, not when that was first tried. */
+		ck_assert_str_gt(field("MCP_TIME"), time);
+		ck_assert(!next());
+	}
+	/* And a hole that has the gap record in it is told for itself. */
+	answer(told + 1, 1, told);
+	tell(AUDIT_WATCH_MISSING, 2);
+	expect_gap("read-back-missing", "3", true);
+	expect_gap("read-back-missing", "2", true);
+	ck_assert(next());
+	expect_asked(2, told - 2);
+	answer(told, 0, 0);
+	tell(AUDIT_WATCH_WHOLE, 0);
+	expect_asked(0, 0);
+	ck_assert(!next());
+	ck_assert_int_gt(n_warnings, 0);
+	answer(0, 0, 0);
+	end();
+	rmdir(dir);
+}
+END_TEST
+
+/* Nobody is asked about more than so many, be they never answered; and nobody at all where nothing is read back. */
+START_TEST(gaps_without_an_answer)
+{
+	uint64_t seqs[AUDIT_WATCH_ASKED_MAX];
+
+	setup(AUDIT_READ_BACK_DISK, false);
+	for (int i = 0; i < AUDIT_WATCH_ASKED_MAX + 10; i++) {
+		tell(AUDIT_WATCH_MISSING, 1);
+		while (next())
+			;
+	}
+	ck_assert_uint_eq(watch.on_ask(watch.user, seqs), AUDIT_WATCH_ASKED_MAX);
+	ck_assert_uint_eq(seqs[AUDIT_WATCH_ASKED_MAX - 1], told - 1);
+	end();
+	setup(AUDIT_READ_BACK_OFF, false);
+	last_r = -ENOENT;
+	audit_start(audit);
+	ck_assert_uint_eq(audit_counters(audit)->gaps, 1);
 	end();
 	rmdir(dir);
 }
@@ -324,4 +445,4 @@ START_TEST(last_record)
 }
 END_TEST
 
-UNIT_MAIN("audit_readback", ADD(missing) ADD(not_on_disk) ADD(cannot_tell) ADD(goes_on) ADD(last_record))
+UNIT_MAIN("audit_readback", ADD(missing) ADD(missing_since_the_start) ADD(a_gap_is_lost_itself) ADD(gaps_without_an_answer) ADD(not_on_disk) ADD(cannot_tell) ADD(goes_on) ADD(last_record))

@@ -107,7 +107,8 @@ START_TEST(holes)
 	ck_assert_uint_eq(result.last_missing, 20);
 	ck_assert_uint_eq(result.newest_seq, 29);
 	ck_assert_uint_le(result.to_us, clock_wall_us());
-	ck_assert_uint_gt(result.to_us, before);
+	ck_assert_uint_ge(result.to_us, result.from_us);
+	ck_assert_uint_gt(result.from_us, before);
 	/* Told once; then all is well again. */
 	expect(AUDIT_WATCH_WHOLE, 0);
 	teardown();
@@ -155,6 +156,57 @@ START_TEST(a_tail_that_comes_late)
 	expect(AUDIT_WATCH_MISSING, 1);
 	ck_assert_uint_eq(result.first_missing, 13);
 	expect(AUDIT_WATCH_WHOLE, 0);
+	teardown();
+}
+END_TEST
+
+static void ask(size_t n, uint64_t first, uint64_t second)
+{
+	asked[0] = first;
+	asked[1] = second;
+	n_asked = n;
+}
+
+static void expect_answer(uint64_t answered_to, size_t n_lost, uint64_t lost)
+{
+	ck_assert_uint_eq(result.answered_to, answered_to);
+	ck_assert_uint_eq(result.n_lost, n_lost);
+	if (n_lost)
+		ck_assert_uint_eq(result.lost[0], lost);
+}
+
+/* Holes are told once; what is asked for is looked for until it must have come. */
+START_TEST(asked_for)
+{
+	if (!setup("64m", ""))
+		return;
+	send_range(0, 5);
+	send_range(6, 8);
+	ask(2, 4, 5);
+	audit_watch_told(watch, 7);
+	expect(AUDIT_WATCH_MISSING, 1);
+	expect_answer(6, 1, 5);
+	/* Checks go on for it. */
+	expect(AUDIT_WATCH_WHOLE, 0);
+	expect(AUDIT_WATCH_WHOLE, 0);
+	expect_answer(6, 1, 5);
+	/* It may still come: not lost. */
+	ask(2, 7, 9);
+	send_range(8, 9);
+	audit_watch_told(watch, 9);
+	expect(AUDIT_WATCH_MISSING, 1);
+	expect_answer(8, 0, 0);
+	/* Nothing is missing but what was told: that it is gone is told all the same. */
+	send_range(10, 11);
+	audit_watch_told(watch, 10);
+	(void)wait_for(AUDIT_WATCH_WHOLE);
+	expect_answer(10, 1, 9);
+	/* One that came late. */
+	send_range(9, 10);
+	journald_sync();
+	(void)wait_for(AUDIT_WATCH_WHOLE);
+	expect(AUDIT_WATCH_WHOLE, 0);
+	expect_answer(10, 0, 0);
 	teardown();
 }
 END_TEST
@@ -420,7 +472,7 @@ END_TEST
 
 UNIT_MAIN("audit_watch",
 	  ADD(all_is_there) ADD(as_it_runs) ADD(fifty_thousand) ADD(holes) ADD(the_very_first)
-		  ADD(a_tail_that_comes_late) ADD(other_chains) ADD(volatile_storage) ADD(moved_to_the_disk_later)
+		  ADD(a_tail_that_comes_late) ADD(asked_for) ADD(other_chains) ADD(volatile_storage) ADD(moved_to_the_disk_later)
 			  ADD(a_full_disk) ADD(storage_none) ADD(a_journald_that_stands_still)
 				  ADD(a_journald_that_is_killed) ADD(a_level_that_is_not_stored) ADD(a_rate_limit)
 					  ADD(the_oldest_are_given_up) ADD(many_new_files))

@@ -185,8 +185,11 @@ START_TEST(no_permission)
 	ck_assert_int_eq(setegid(65534), 0);
 	ck_assert_int_eq(seteuid(65534), 0);
 	audit_watch_told(watch, 9);
+	asked[0] = 5;
+	n_asked = 1;
 	expect(AUDIT_WATCH_UNREADABLE, 0);
 	ck_assert(!result.any);
+	ck_assert_uint_eq(result.answered_to, 0);
 	/* Told once. */
 	n_results = 0;
 	for (int i = 0; i < 30; i++) {
@@ -199,6 +202,8 @@ START_TEST(no_permission)
 	ck_assert_int_eq(seteuid(0), 0);
 	ck_assert_int_eq(setegid(0), 0);
 	expect(AUDIT_WATCH_WHOLE, 0);
+	ck_assert_uint_eq(result.answered_to, 6);
+	ck_assert_uint_eq(result.n_lost, 0);
 	teardown();
 }
 END_TEST

@@ -89,7 +89,6 @@ class Journald:
 
     def kill(self):
         if self.daemon and self.daemon.poll() is None:
-            self.daemon.send_signal(signal.SIGCONT)
             self.daemon.kill()
             self.daemon.wait(10)
 
