@@ -203,6 +203,7 @@ def test_streams_of_one_agent(stage):
             stream.request("GET", stage.a.pairs() + [HOLD])
             assert stream.head().status == 200
         refused(exchange(stage.a, "POST", JSON_HEADERS, CALL), "agent-streams", 429)
+        assert stage.metric("refused_total", reason="agent-streams") == 1
         assert exchange(stage.b, "POST", JSON_HEADERS, CALL).status == 200
         assert len(stage.denied("agent-streams")) == 1
         streams.pop().close()
@@ -355,15 +356,18 @@ def trickle(connection, piece, pause):
 @beside
 def test_head_that_trickles(slow):
     """However many lines it has: the whole head has its time."""
+    before = slow.metric("connections_closed_total", reason="too-slow")
     with connect(slow.a) as connection:
         connection.send(f"POST {connection.path} HTTP/1.1\r\nHost: {connection.host}\r\n".encode())
         answer = trickle(connection, b"X-A: 1\r\n", 0.1)
         refused(answer, "too-slow", 408, None)
         with pytest.raises(Truncated):
             connection.head()
+    assert slow.metric("connections_closed_total", reason="too-slow") >= before + 1
 
 
 def body_trickles(slow, chunked):
+    before = slow.metric("connections_closed_total", reason="too-slow")
     with connect(slow.a) as connection:
         length = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "100000")
         connection.request("POST", slow.a.pairs() + JSON_HEADERS + [length])
@@ -374,6 +378,7 @@ def body_trickles(slow, chunked):
         assert (answer.status, message["data"]["reason"], message["data"]["executed"]) == (408, "too-slow", "no")
         with pytest.raises(Truncated):
             connection.head()
+    assert slow.metric("connections_closed_total", reason="too-slow") >= before + 1
     call = message["data"]["call"]
     wait_until(lambda: call in [r["mcp_call_id"] for r in slow.denied("too-slow")], 5, "the record")
 
