@@ -21,8 +21,13 @@ static const struct network never[] = {
 	{ { 16, { 0 } }, 128 },
 	NET6(0xfe, 0x80, 10),
 	NET6(0xff, 0, 8),
-	/* A cloud's metadata among the unique local addresses: fd00:ec2::254. */
+	/* Metadata and credentials of clouds among the unique local addresses: fd00:ec2::254 and ::23, fd20:ce::254, fd00:42::42. */
 	{ { 16, { 0xfd, 0, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54 } }, 128 },
+	{ { 16, { 0xfd, 0, 0x0e, 0xc2, [15] = 0x23 } }, 128 },
+	{ { 16, { 0xfd, 0x20, 0, 0xce, [14] = 0x02, [15] = 0x54 } }, 128 },
+	{ { 16, { 0xfd, 0, 0, 0x42, [15] = 0x42 } }, 128 },
+	/* 169.254.0.0/16 through NAT64, whose prefix somebody may have allowed: 64:ff9b::a9fe:0/112. */
+	{ { 16, { 0, 0x64, 0xff, 0x9b, [12] = 169, [13] = 254 } }, 112 },
 };
 
 static bool any_has(const struct network *list, size_t n, const struct address *a)

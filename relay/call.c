@@ -46,6 +46,7 @@ struct call {
 	uint64_t length_left; /* FRAMING_LENGTH */
 	bool begun, ended, finished, cut;
 	uint32_t reason; /* how it ended */
+	const char *why; /* the request's body could not go on */
 };
 
 /* ---- the request ---- */
@@ -201,6 +202,7 @@ struct call *call_free(struct call *c)
 /* Without the whole request there is no whole answer: one that has begun is cut. */
 static uint32_t body_fails(struct call *c, uint32_t reason, const char *detail)
 {
+	c->why = detail;
 	if (!c->stream)
 		return reason;
 	tp_stream_reset(c->stream, reason, detail);
@@ -269,9 +271,8 @@ static uint32_t keep_body(struct call *c, const uint8_t *p, size_t len, bool end
 	return TP_REASON_NONE;
 }
 
-uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
+static uint32_t take_body(struct call *c, const uint8_t *p, size_t len, bool end)
 {
-	CHECK_OBJ(c, CALL_MAGIC);
 	c->request_bytes += len;
 	c->relay->counters.request_bytes += len;
 	c->request_ended = end;
@@ -290,6 +291,17 @@ uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end)
 		return body_fails(c, TP_REASON_REFUSED, "out of memory");
 	transport_kick(c->transport);
 	return TP_REASON_NONE;
+}
+
+uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end, const char **ret_why)
+{
+	uint32_t reason;
+
+	CHECK_OBJ(c, CALL_MAGIC);
+	reason = take_body(c, p, len, end);
+	if (reason != TP_REASON_NONE)
+		*ret_why = c->why;
+	return reason;
 }
 
 bool call_wants_body(const struct call *c)

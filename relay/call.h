@@ -36,8 +36,8 @@ struct call *call_free(struct call *c);
 /* Ends it, where it is not over yet, with that reason at both ends: as if the gateway had. */
 void call_abort(struct call *c, uint32_t reason, const char *detail);
 
-/* Bytes of the request's body. TP_REASON_NONE, or why it cannot go on: answer that, then call_free(). */
-uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end);
+/* Bytes of the request's body. TP_REASON_NONE, or why it cannot go on, and *ret_why for people: answer that, then call_free(). */
+uint32_t call_body(struct call *c, const uint8_t *p, size_t len, bool end, const char **ret_why);
 bool call_wants_body(const struct call *c);
 
 /* For the session: events of the call's stream. */

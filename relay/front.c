@@ -147,14 +147,15 @@ static void on_head(struct front *f)
 
 static void on_body(struct front *f, struct span data, bool end)
 {
+	const char *why;
 	uint32_t reason;
 
 	f->body_ended = end;
 	if (f->state == FRONT_BODY) {
 		pace_came(&f->pace, data.len, loop_now_ms(f->relay->loop));
-		reason = call_body(f->call, (const uint8_t *)data.p, data.len, end);
+		reason = call_body(f->call, (const uint8_t *)data.p, data.len, end, &why);
 		if (reason != TP_REASON_NONE && !call_has_begun(f->call)) {
-			front_refuse_reason(f, reason, reason == TP_REASON_TOO_LARGE ? "--max-request-bytes of the relay" : "out of memory");
+			front_refuse_reason(f, reason, why);
 			return;
 		}
 		if (end)
@@ -165,7 +166,7 @@ static void on_body(struct front *f, struct span data, bool end)
 		f->discarded += data.len;
 		/* The call has failed; it still wants to know its id. */
 		if (f->call)
-			(void)call_body(f->call, (const uint8_t *)data.p, data.len, end);
+			(void)call_body(f->call, (const uint8_t *)data.p, data.len, end, &why);
 		if (f->scan && mcp_scan_feed(f->scan, data.p, data.len) < 0)
 			f->scan = mcp_scan_free(f->scan);
 		if (end || f->discarded > FRONT_DISCARD_MAX)

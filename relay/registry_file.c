@@ -157,6 +157,7 @@ static int join_agents(struct reg_data *d, const char *dir, char *err, size_t er
 	return 0;
 }
 
+/* Not in constant time: hashes of 256 random bits, which nobody can steer towards each other, and a hash is no key. */
 static int by_hash_and_tunnel(const void *a, const void *b)
 {
 	const struct reg_agent *x = *(const struct reg_agent *const *)a, *y = *(const struct reg_agent *const *)b;

@@ -162,6 +162,7 @@ def test_no_record_at_the_relay_no_call(both, raw_control, fresh_key):
             answer = connection.call("POST", pair.endpoint.pairs() + headers, **options)
         error = answer.json()["error"]
         assert (answer.status, error["data"]["reason"], error["data"]["executed"]) == (503, "audit-unavailable", "no")
+        assert "see the relay's log" in error["message"]
     assert raw_control("seen", key) == []
     assert pair.calls(pair.gateway_log) == []
     assert exchange(pair.endpoint, "GET").status == 200

@@ -208,6 +208,7 @@ def test_streams_of_one_agent(stage):
             stream.request("GET", stage.a.pairs() + [HOLD])
             assert stream.head().status == 200
         refused(exchange(stage.a, "POST", JSON_HEADERS, CALL), "agent-streams", 429)
+        assert stage.metric("refused_total", reason="agent-streams") == 1
         assert exchange(stage.b, "POST", JSON_HEADERS, CALL).status == 200
         assert len(stage.denied("agent-streams")) == 1
         streams.pop().close()
@@ -498,15 +499,18 @@ def trickle(connection, piece, pause):
 @beside
 def test_head_that_trickles(slow):
     """However many lines it has: the whole head has its time."""
+    before = slow.metric("connections_closed_total", reason="too-slow")
     with connect(slow.a) as connection:
         connection.send(f"POST {connection.path} HTTP/1.1\r\nHost: {connection.host}\r\n".encode())
         answer = trickle(connection, b"X-A: 1\r\n", 0.1)
         refused(answer, "too-slow", 408, None)
         with pytest.raises(Truncated):
             connection.head()
+    assert slow.metric("connections_closed_total", reason="too-slow") >= before + 1
 
 
 def body_trickles(slow, chunked):
+    before = slow.metric("connections_closed_total", reason="too-slow")
     with connect(slow.a) as connection:
         length = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "100000")
         connection.request("POST", slow.a.pairs() + JSON_HEADERS + [length])
@@ -517,6 +521,7 @@ def body_trickles(slow, chunked):
         assert (answer.status, message["data"]["reason"], message["data"]["executed"]) == (408, "too-slow", "no")
         with pytest.raises(Truncated):
             connection.head()
+    assert slow.metric("connections_closed_total", reason="too-slow") >= before + 1
     call = message["data"]["call"]
     wait_until(lambda: call in [r["mcp_call_id"] for r in slow.denied("too-slow")], 5, "the record")
 
@@ -678,6 +683,53 @@ def test_stream_of_a_tunnel_that_is_away(slow):
             assert (answer.status, connection.chunk(), connection.chunk()) == (200, b"data: 2\n\n", b"")
 
 
+# ---- memory ----
+
+
+def begin(stack, endpoint, body):
+    """A request that lacks its last byte, as far as it is taken."""
+    connection = stack.enter_context(connect(endpoint))
+    with contextlib.suppress(OSError):
+        connection.request("POST", endpoint.pairs() + JSON_HEADERS + [("Content-Length", str(len(body)))])
+        connection.send(body[:-1])
+    return connection
+
+
+@pytest.mark.parametrize("end", ["relay", "gateway"])
+def test_request_bytes_that_wait(relay_pair, tmp_path, end):
+    """Bodies that are not complete may have 64 MiB at one end, all together: what is more is refused, the others go on."""
+    roomy = ("--max-request-bytes", "64M")
+    ends = {"relay": ("--admin-listen", "127.0.0.1:0", "--audit", f"file:{tmp_path}/relay.jsonl"), "gateway": ()}
+    ends["gateway" if end == "relay" else "relay"] += roomy
+    relay, gateway, endpoint = relay_pair(*ends["relay"], gateway_options=ends["gateway"])
+    admin = relay.process.wait_line(r"health on (http://127\.0\.0\.1:\d+)").group(1)
+
+    def kept():
+        if end == "gateway":
+            text = gateway.health("/metrics")[1]
+        else:
+            with Connection(admin + "/metrics") as connection:
+                text = connection.call("GET").body.decode()
+        return int(re.search(rf"^mcp_tunnel_{end}_request_memory_bytes (\d+)$", text, re.M).group(1))
+
+    body = CALL + b" " * (15 << 20)
+    with contextlib.ExitStack() as stack:
+        waiting = [begin(stack, endpoint, body) for _ in range(4)]
+        wait_until(lambda: kept() >= 4 * (15 << 20), 20, lambda: f"four bodies; has {kept()}")
+        late = begin(stack, endpoint, body)
+        answer = late.read(late.head())
+        error = answer.json()["error"]
+        assert (answer.status, error["data"]["reason"], error["data"]["executed"]) == (503, "refused-not-executed", "no")
+        assert f"too many request bytes at once at the {end}" in error["message"]
+        assert kept() <= 64 << 20
+        waiting.pop().close()
+        for connection in waiting:
+            connection.send(body[-1:])
+            assert connection.read(connection.head()).status == 200
+    wait_until(lambda: kept() == 0, 10, lambda: f"nothing to be kept; has {kept()}")
+    assert exchange(endpoint, "POST", JSON_HEADERS, body).status == 200
+
+
 # ---- nothing to be learnt ----
 
 
@@ -698,7 +750,7 @@ def auth_failures(stage):
 def test_keys_and_tunnels_are_refused_alike(slow):
     """Byte for byte, and with a record for each: tunnel that is not there, key that is wrong, of another tunnel, not there."""
     before = len(auth_failures(slow))
-    keys = {"wrong": "Bearer mta_" + "A" * 43, "other": slow.c.headers["Authorization"], "none": None}
+    keys = {"wrong": "Bearer mtk_" + "A" * 43, "none of its form": "Bearer x", "other": slow.c.headers["Authorization"], "none": None}
     cases = [(tunnel, key) for tunnel in ("one", "no-such-tunnel") for key in keys.values()]
     answers = set()
     for tunnel, key in cases:

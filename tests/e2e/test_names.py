@@ -1,13 +1,18 @@
 """Names that change, resolvers that are dead, addresses that lead nowhere: in a network namespace with a DNS server of its own."""
 
+import socket
 import time
 
 import pytest
 
 from lib import netns
+from lib.calls import CALL
 from lib.dns import Dns
 from lib.procs import SCALE, wait_until
-from lib.tunnel import Gateway, Relay
+from lib.rawhttp import JSON_HEADERS
+from lib.recorder import Recorder
+from lib.records import exchange
+from lib.tunnel import Endpoint, Gateway, Relay
 
 FIRST, SECOND, SIXTH = "10.9.0.1", "10.9.0.2", "fd09::1"
 NOWHERE, NOWHERE_SIXTH = "10.66.0.1", "fd66::1"
@@ -40,6 +45,7 @@ class Network:
             (relay.state / "tunnels").write_bytes((like.state / "tunnels").read_bytes())
         else:
             relay.token = relay.add_tunnel("own")
+            relay.agent_key = relay.add_agent("agent", "own")
         self.made.append(relay)
         return relay.start()
 
@@ -126,3 +132,44 @@ def test_an_address_that_leads_nowhere_is_passed_over(network, address, addresse
     gateway = network.gateway(one.token)
     line = gateway.process.wait_line("connected to|not connected to", 14)
     assert line.group(0) == "connected to", gateway.process.tail()
+
+
+# ---- the MCP server's own name ----
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "198.51.100.7"], ids=["metadata", "public"])
+def test_a_name_cannot_be_moved_to_where_the_server_may_not_be(network, address):
+    """DNS rebinding: the address is judged for each connection, not at the start alone, and each that the name has."""
+    network.space.run("ip", "addr", "add", f"{address}/32", "dev", "lo")
+    with network.space.entered():
+        server = Recorder()
+        port = int(server.authority.split(b":")[1])
+        trap = socket.create_server((address, port))
+    trap.setblocking(False)
+    server.authority = f"server.test:{port}".encode()
+    network.names["server.test"] = ["127.0.0.1"]
+    relay = network.relay(FIRST)
+    gateway = network.gateway(relay.token, f"http://server.test:{port}/mcp")
+    attached(relay)
+    endpoint = Endpoint(relay.url("own"), "tunnel", {"Authorization": f"Bearer {relay.agent_key}"}, network.ca)
+
+    def call():
+        with network.space.entered():
+            return exchange(endpoint, "POST", JSON_HEADERS, CALL)
+
+    def no_connection():
+        return "mcp_tunnel_gateway_upstream_connections 0\n" in gateway.health("/metrics")[1]
+
+    assert call().status == 200
+    network.names["server.test"] = [address]
+    wait_until(no_connection, 20, "the kept connection to end")
+    answer = call()
+    assert (answer.status, answer.json()["error"]["data"]["reason"]) == (502, "upstream-unreachable")
+    gateway.process.wait_line("no address of server.test is allowed")
+    network.names["server.test"] = [address, "127.0.0.1"]
+    assert call().status == 200
+    with pytest.raises(BlockingIOError):
+        trap.accept()
+    server.check()
+    server.stop()
+    trap.close()

@@ -32,6 +32,7 @@ static bool got_end, got_reset;
 static uint32_t got_reason;
 
 static struct call *call;
+static const char *why; /* the body was not taken */
 static unsigned outputs, failures;
 static uint32_t failure;
 static char failure_detail[256];
@@ -218,7 +219,8 @@ static void begin(const char *text)
 
 static uint32_t body(const char *text, bool end)
 {
-	return call_body(call, (const uint8_t *)text, strlen(text), end);
+	why = NULL;
+	return call_body(call, (const uint8_t *)text, strlen(text), end, &why);
 }
 
 /* Everything there is, in pieces of at most so many bytes. */
@@ -379,6 +381,7 @@ START_TEST(a_request_that_is_too_large)
 	memset(big, 'x', sizeof(big) - 1);
 	begin(POST);
 	ck_assert_uint_eq(body(big, false), TP_REASON_TOO_LARGE);
+	ck_assert_str_eq(why, "--max-request-bytes of the relay");
 	ck_assert_uint_eq(body(big, true), TP_REASON_TOO_LARGE);
 	ck_assert_uint_eq(failures, 0);
 	run_until(got_reset);
