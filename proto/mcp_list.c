@@ -38,6 +38,7 @@ struct mcp_list {
 	enum level level;
 	enum mode mode;
 	bool batch, quiet;
+	bool odd; /* the first line of the event stream, or its first event, begins with what not all clients pass over */
 	bool first, named; /* the entry to come is the list's first one; the entry's name has been read */
 	unsigned seen;   /* keys of this message that may be there once: 1 << kind, 1 << WANTED_RESULT */
 	int wanted;      /* what the value to come is: a kind, WANTED_..., or none */
@@ -420,18 +421,29 @@ static int end_data(struct mcp_list *l)
 
 /* ---- event streams ---- */
 
+static bool is_eol(uint8_t c)
+{
+	return c == '\n' || c == '\r';
+}
+
 static int on_item(struct mcp_list *l, const struct sse_item *item)
 {
 	switch (item->what) {
 	case SSE_FRAME:
+		/* At the end of a first line that is no data. */
+		if (is_eol(*item->p) && !sse_is_open(&l->sse))
+			l->odd = false;
 		return frame_bytes(l, item->p, item->len);
 	case SSE_DATA:
 		return data_bytes(l, item->p, item->len);
 	case SSE_LINE:
 		if (item->first)
 			begin_data(l);
+		else if (l->odd)
+			return bad(l, "its first line begins with a blank or the like, and its data goes on in another one");
 		return !item->first && l->data == JSON ? json_bytes(l, NULL, 0) : 0;
 	default:
+		l->odd = false;
 		return end_data(l);
 	}
 }
@@ -456,6 +468,8 @@ static int body_bytes(struct mcp_list *l, const uint8_t *p, size_t len)
 
 	if (l->form == UNDECIDED) {
 		r = decide(l, p, len, &l->form, &n);
+		for (size_t i = 0; i < n; i++)
+			l->odd = !is_eol(p[i]);
 		if (r == 0)
 			r = buf_add(l->out, p, n);
 		if (r || n == len)

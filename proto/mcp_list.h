@@ -15,7 +15,8 @@
  *
  * It is bad, and nothing more passes of it, where clients could read something else in it: no JSON (proto/json.h), or
  * cut short; `result`, a list or the name in an entry there twice, or spelled with escapes or in another case; an entry that is no
- * object, or has no name, or one that is no string; a NUL in a key or a name; a control character first (UTF-16).
+ * object, or has no name, or one that is no string; a NUL in a key or a name; a control character first (UTF-16); data of more than
+ * one line, where what is before the first one belongs to it for some clients only.
  */
 #pragma once
 

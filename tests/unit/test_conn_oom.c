@@ -1,79 +1,14 @@
 /* Every allocation of every scenario of two ends fails once: nothing crashes, nothing leaks, and either all is as without the
- * failure, or somebody was told, with a reason. The linker puts __wrap_malloc() and so on in the place of malloc() and so on.
+ * failure, or somebody was told, with a reason.
  */
 #include "proto/reasons.h"
 #include "proto/tunnel.h"
+#include "tests/lib/oom.h"
 #include "tests/lib/pair.h"
 #include "tests/lib/unit.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void __real_free(void *p);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-void __wrap_free(void *p);
-
-static bool armed; /* only inside of the code under test */
-static unsigned long countdown, failures;
-static long in_use; /* allocations, as long as no ck_assert() makes its own */
-
-static bool fails(void)
-{
-	if (!armed || countdown == 0 || --countdown > 0)
-		return false;
-	failures++;
-	return true;
-}
-
-void *__wrap_malloc(size_t size)
-{
-	void *p = fails() ? NULL : __real_malloc(size);
-
-	in_use += p != NULL;
-	return p;
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-	void *p = fails() ? NULL : __real_calloc(n, size);
-
-	in_use += p != NULL;
-	return p;
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-	void *q = fails() ? NULL : __real_realloc(p, size);
-
-	in_use += !p && q;
-	return q;
-}
-
-void __wrap_free(void *p)
-{
-	in_use -= p != NULL;
-	__real_free(p);
-}
-
-#define UNDER_TEST(call)                                                                                               \
-	__extension__({                                                                                                \
-		armed = true;                                                                                          \
-		__typeof__(call) result_ = (call);                                                                     \
-		armed = false;                                                                                         \
-		result_;                                                                                               \
-	})
-
-#define UNDER_TEST_VOID(call)                                                                                          \
-	do {                                                                                                           \
-		armed = true;                                                                                          \
-		(call);                                                                                                \
-		armed = false;                                                                                         \
-	} while (0)
 
 /* ---- two ends ---- */
 
@@ -566,23 +501,23 @@ START_TEST(each_allocation_fails_once)
 	unsigned long n;
 
 	for (n = 0;; n++) {
-		long before = in_use, leaked;
+		long before = oom_in_use, leaked;
 
-		countdown = n;
-		failures = 0;
+		oom_countdown = n;
+		oom_failures = 0;
 		pair_seed(n);
 		set_up();
 		sc->play();
-		countdown = 0;
+		oom_countdown = 0;
 		memcpy(n == 0 ? right : seen, views, sizeof(views));
 		clean_up();
-		leaked = in_use - before;
+		leaked = oom_in_use - before;
 		ck_assert_msg(leaked == 0, "%s: allocation %lu: %ld leaked", sc->name, n, leaked);
 		ck_assert_msg(n > 0 || !told, "%s: does not work at all", sc->name);
 		ck_assert_msg(!nameless, "%s: allocation %lu: a failure without a reason", sc->name, n);
 		if (n > 0)
 			compare(sc, n, seen, right);
-		if (n > 0 && !failures)
+		if (n > 0 && !oom_failures)
 			break;
 	}
 	ck_assert_uint_gt(n, 20);
@@ -633,11 +568,11 @@ START_TEST(a_session_with_a_gap_does_not_go_on)
 		pair_run(&p);
 		pair_advance(&p, 60 * 1000); /* all is acknowledged, so the next frame needs memory */
 		pair_cut(&p);
-		countdown = 1;
-		armed = true;
+		oom_countdown = 1;
+		oom_armed = true;
 		tp_stream_reset(side == PAIR_RELAY ? r->s : pair_peer(&p, PAIR_GATEWAY, r->id)->s, TP_REASON_DEADLINE, NULL);
-		armed = false;
-		ck_assert_uint_eq(countdown, 0);
+		oom_armed = false;
+		ck_assert_uint_eq(oom_countdown, 0);
 		pair_up(&p);
 		ck_assert(!pair_last(&p, PAIR_GATEWAY, TP_EV_ATTACHED)->resumed);
 		ck_assert(other->reset && pair_peer(&p, PAIR_GATEWAY, other->id)->reset);

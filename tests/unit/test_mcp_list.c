@@ -269,6 +269,10 @@ START_TEST(bad_bodies)
 		{ "data: {\"result\":{\"tools\":[" SECRET "]}\n\n", "ends too early" },
 		{ "data: {\"result\":{\"tools\":[{\"name\":\"SEC\ndata: RET\"}]}}\n\n", "control character" },
 		{ "data: " TOOLS(A) "\ndata: " TOOLS(SECRET) "\n\n", "bytes after the message" },
+		/* a first line that some clients pass over */
+		{ " data: x\ndata: " TOOLS(SECRET) "\n\n", "goes on" },
+		{ "\xef\xbb\xbf" "data: x\r\ndata: " TOOLS(SECRET) "\r\n\r\n", "goes on" },
+		{ "\r\n\r\xc2\xa0" "data\r: x\rdata: " TOOLS(SECRET) "\r\r", "goes on" },
 		{ "data: {\"result\":{\"tools\":[" A "," SECRET "", "in the middle of a list" },
 		{ "data: {\"result\":{\"tools\":[" A "\n", "in the middle of a list" },
 		{ "event: other\ndata: {x}\n\n", "unexpected" },
@@ -291,6 +295,7 @@ START_TEST(no_messages)
 		"\n\n", ": ping\n\n", "id: 1\ndata: \n\n", "data\n\n", "data: ping\n\n", "data: 2026-11-29\ndata: {\n\n",
 		"event: endpoint\ndata: /messages?id=1\n\n", "retry: 10\r\n\r\n", "data: \"{\"\n\n", "data: \xe9\x94\x99\n\n",
 		"data: {\"a\"", "data: {\"result\":{\"x\":[{\n",
+		"\xef\xbb\xbf: x\ndata: x\ndata: {\n\n", " data: x\n\ndata: x\ndata: {\n\n", " \n\r\ndata: x\ndata: {\n\n", " x",
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
