@@ -8,12 +8,17 @@
 
 #include "daemon/tls.h"
 
+/* A key update has 27 bytes, and costs as much as kilobytes of data. */
+enum { MESSAGES_RATE = 1, MESSAGES_BURST = 64 };
+
 static int bio_read(BIO *b, char *dst, size_t size, size_t *ret_len)
 {
 	struct tls_pump *p = BIO_get_data(b);
 	size_t n = MIN(size, p->in_len);
 
 	BIO_clear_retry_flags(b);
+	if (p->flooded)
+		return 0;
 	if (n == 0) {
 		BIO_set_retry_read(b);
 		return 0;
@@ -68,6 +73,14 @@ static BIO_METHOD *bio_method(void)
 	return method;
 }
 
+static void on_message(int is_sent, int version, int type, const void *message, size_t len, SSL *ssl, void *user)
+{
+	struct tls_pump *p = user;
+
+	if (!is_sent && type == SSL3_RT_HANDSHAKE && !budget_take(&p->messages, clock_now_us() / 1000))
+		p->flooded = true;
+}
+
 int tls_pump_init(struct tls_pump *p, struct tls_context *t, bool server, const char *server_name, struct loop *l,
 		  struct buf *spill)
 {
@@ -84,6 +97,9 @@ int tls_pump_init(struct tls_pump *p, struct tls_context *t, bool server, const 
 		return -ENOMEM;
 	}
 	*p = (struct tls_pump){ .ssl = ssl, .out = loop_tx_raw(l), .spill = spill };
+	budget_init(&p->messages, MESSAGES_RATE, MESSAGES_BURST);
+	SSL_set_msg_callback(ssl, on_message);
+	SSL_set_msg_callback_arg(ssl, p);
 	BIO_set_data(b, p);
 	BIO_set_init(b, 1);
 	SSL_set_bio(ssl, b, b);
@@ -204,7 +220,9 @@ void tls_pump_error(struct tls_pump *p, char *dst, size_t size)
 	unsigned long e = ERR_peek_error();
 	long v = SSL_get_verify_result(p->ssl);
 
-	if (v != X509_V_OK)
+	if (p->flooded)
+		snprintf(dst, size, "too many TLS messages that are no data, such as key updates");
+	else if (v != X509_V_OK)
 		verify_error(p, v, dst, size);
 	else
 		library_error(e, !SSL_is_init_finished(p->ssl), dst, size);

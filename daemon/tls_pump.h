@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "daemon/loop.h"
+#include "proto/budget.h"
 
 struct tls_context;
 struct ssl_st;
@@ -16,6 +17,8 @@ struct tls_pump {
 	uint8_t *out; /* scratch of the caller, empty between two calls of foreign code */
 	size_t out_len;
 	struct buf *spill; /* what is in it goes out before out[0..out_len) */
+	struct budget messages; /* of the handshake, and of what TLS says between the data: key updates above all */
+	bool flooded;
 };
 
 enum tls_result {
