@@ -80,14 +80,9 @@ def relay_is_restarted(it):
 def relay_drains(it):
     it.start_relay().start_gateway()
     it.expect()
-    it.server.mode = "wait"
-    call = threading.Thread(target=it.call)
-    call.start()
-    wait_until(lambda: it.server.waiting, 10, "the call")
-    it.relay.process.send_signal(signal.SIGTERM)
-    it.expect("session", "relay-going-away")
-    it.server.go.set()
-    call.join()
+    with it.calls_under_way():
+        it.relay.process.send_signal(signal.SIGTERM)
+        it.expect("session", "relay-going-away")
 
 
 @situation
@@ -328,15 +323,10 @@ def server_is_slow_and_well(it):
     """A call that takes long is no reason: others are answered."""
     it.start_relay().start_gateway()
     it.expect()
-    it.server.mode = "wait"
-    call = threading.Thread(target=it.call)
-    call.start()
-    wait_until(lambda: it.server.waiting, 10, "the call")
-    it.server.mode = "answer"
-    call.join(6)
-    it.expect()
-    it.server.go.set()
-    call.join()
+    with it.calls_under_way() as (call,):
+        it.server.mode = "answer"
+        call.join(6)
+        it.expect()
 
 
 # ---- the audit log ----
@@ -401,30 +391,17 @@ journal("journald_is_stopped_and_may_be", "--audit-on-failure", "continue", bad=
 def gateway_drains(it):
     it.start_relay().start_gateway()
     it.expect()
-    it.server.mode = "wait"
-    call = threading.Thread(target=it.call)
-    call.start()
-    wait_until(lambda: it.server.waiting, 10, "the call")
-    it.gateway.process.send_signal(signal.SIGTERM)
-    it.expect("running", "stopping")
-    it.server.go.set()
-    call.join()
+    with it.calls_under_way():
+        it.gateway.process.send_signal(signal.SIGTERM)
+        it.expect("running", "stopping")
 
 
 @situation
 def all_streams_are_open(it):
     it.start_relay().start_gateway("--max-streams", "2")
     it.expect()
-    it.server.mode = "wait"
-    calls = [threading.Thread(target=it.call) for _ in range(2)]
-    for call in calls:
-        call.start()
-    wait_until(lambda: it.server.waiting == 2, 10, "the calls")
-    it.expect("room", "max-streams")
-    it.server.mode = "answer"
-    it.server.go.set()
-    for call in calls:
-        call.join()
+    with it.calls_under_way(2):
+        it.expect("room", "max-streams")
     it.expect()
 
 

@@ -1,5 +1,6 @@
 """A tunnel whose every part can be put out of order, and a look at whether what the gateway says of itself is true."""
 
+import contextlib
 import json
 import os
 import re
@@ -224,6 +225,24 @@ class World:
         except Exception as error:  # cut in the middle
             return repr(error)
         return None if answer.status == 200 else f"{answer.status} {answer.body.decode()}"
+
+    @contextlib.contextmanager
+    def calls_under_way(self, n=1):
+        """So many calls that the server does not answer meanwhile; afterwards each gets its answer. Yields their threads."""
+        ended = []
+        threads = [threading.Thread(target=lambda: ended.append(self.call())) for _ in range(n)]
+        self.server.mode = "wait"
+        for thread in threads:
+            thread.start()
+        try:
+            wait_until(lambda: self.server.waiting == n, 10, f"{n} calls under way")
+            yield threads
+        finally:
+            self.server.mode = "answer"
+            self.server.go.set()
+            for thread in threads:
+                thread.join()
+        assert ended == [None] * n, ended
 
     def expect(self, check=None, reason=None, timeout=15):
         """Waits until the gateway says so (check None: ready), and finds it true by a call. Gives the check."""

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import socket
 from dataclasses import dataclass, field
 
 from .procs import Process, run, wait_until
@@ -146,12 +147,18 @@ class Gateway:
     def start(self, wait_ready=True):
         self.process = Process("gateway", self.argv, env=self.env)
         if self.health_socket.startswith("/"):
-            wait_until(lambda: os.path.exists(self.health_socket), 15, self.process.tail)
+            wait_until(self._health_listens, 15, self.process.tail)
         else:
             self.health_port = int(self.process.wait_line(r"health on http://127\.0\.0\.1:(\d+)").group(1))
         if wait_ready:
             self.wait_ready()
         return self
+
+    def _health_listens(self):
+        """The file alone is there a moment before."""
+        assert self.process.running(), f"gateway ended\n{self.process.tail()}"
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(self.health_socket) == 0
 
     def ask(self, path):
         """The answer of /healthz, /readyz or /metrics."""
