@@ -166,6 +166,8 @@ def test_a_name_cannot_be_moved_to_where_the_server_may_not_be(network, address)
     answer = call()
     assert (answer.status, answer.json()["error"]["data"]["reason"]) == (502, "upstream-unreachable")
     gateway.process.wait_line("no address of server.test is allowed")
+    # The log says where; the far side does not hear of names and addresses inside.
+    assert b"server.test" not in answer.body and address.encode() not in answer.body
     network.names["server.test"] = [address, "127.0.0.1"]
     assert call().status == 200
     with pytest.raises(BlockingIOError):

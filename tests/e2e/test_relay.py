@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -264,6 +265,38 @@ def test_declared_length_that_is_too_large(relay_pair, length):
             headers = endpoint.pairs() + JSON_HEADERS + [("Content-Length", str(length)), *expect]
             connection.request("POST", headers)
             assert connection.until(b"\r\n").split()[1] == b"413"
+
+
+def test_what_comes_early_waits(raw, raw_control, fresh_key):
+    """A request that comes while another is served is not read further than the relay has room for, and is served behind it."""
+    key, large = fresh_key(), CALL + b" " * (512 << 10)
+    with connect(raw, 30) as connection:
+        # What the relay leaves has to lie somewhere.
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(large))
+        connection.request("POST", raw.pairs() + JSON_HEADERS + [("X-Case", "wait-then-echo"), ("X-Key", key)], CALL)
+        wait_until(lambda: raw_control("seen", key), 10, "the call to reach the server")
+        connection.request("POST", raw.pairs() + JSON_HEADERS, large)
+        assert connection.quiet(0.5), "an answer, or the end"
+        raw_control("release", key)
+        assert connection.read(connection.head()).status == 200
+        assert connection.read(connection.head()).status == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_of_a_refused_request_is_not_read_for_ever(raw, chunked):
+    """Up to 64 KiB of it, so that the connection may stay; what is larger is cut off behind the answer."""
+    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "10000000")
+    piece = b"4000\r\n" + bytes(0x4000) + b"\r\n" if chunked else bytes(0x4000)
+    with connect(keyless(raw), 10) as connection:
+        connection.request("POST", [*JSON_HEADERS, framing])
+        try:
+            for _ in range(5):
+                connection.send(piece)
+        except OSError:
+            pass
+        assert connection.read(connection.head()).status == 401
+        with pytest.raises(Truncated):
+            connection.exactly(1)
 
 
 def test_plain_http_on_the_tls_port(relay):

@@ -532,6 +532,33 @@ START_TEST(pings_per_second)
 }
 END_TEST
 
+/* Nobody else says how long the path is. */
+START_TEST(pongs_that_answer_nothing)
+{
+	struct tp_frame ping;
+	uint8_t payload[16];
+
+	begin(TP_RELAY);
+	raw_ping(&r, 0); /* proves the session: its own PING goes out */
+	ck_assert(raw_sent(&r, TP_PING, &ping));
+	memcpy(payload, ping.payload, 8);
+	put_be64(payload + 8, 0);
+	r.now_us += 5000;
+	payload[0] ^= 1;
+	raw_frame(&r, TP_PONG, 0, 0, payload, sizeof(payload));
+	ck_assert_uint_eq(tp_conn_rtt_us(r.c), 0);
+	payload[0] ^= 1;
+	r.now_us += 5000;
+	raw_frame(&r, TP_PONG, 0, 0, payload, sizeof(payload));
+	ck_assert_uint_eq(tp_conn_rtt_us(r.c), 10000);
+	r.now_us += 5000;
+	raw_frame(&r, TP_PONG, 0, 0, payload, sizeof(payload));
+	ck_assert_uint_eq(tp_conn_rtt_us(r.c), 10000);
+	ck_assert(!r.over);
+	raw_done(&r);
+}
+END_TEST
+
 START_TEST(empty_data_per_second)
 {
 	begin(TP_GATEWAY);
@@ -678,6 +705,6 @@ UNIT_MAIN("conn_abuse",
 	  ADD(credit_overrun) ADD(credit_of_nothing_and_too_much) ADD(stream_states_broken)
 	  ADD(streams_opened_while_going_away) ADD(more_streams_than_allowed) ADD(a_peer_that_acknowledges_nothing)
 	  ADD(answers_that_nobody_acknowledges) ADD(rapid_resets) ADD(resets_per_second) ADD(pings_per_second)
-	  ADD(empty_data_per_second) ADD(impossible_acknowledgements) ADD(goaway_twice) ADD(notes)
+	  ADD(pongs_that_answer_nothing) ADD(empty_data_per_second) ADD(impossible_acknowledgements) ADD(goaway_twice) ADD(notes)
 	  ADD(abandoned_in_the_middle_of_a_frame) ADD(nothing_leaks_with_a_session)
 	  ADD(untold_frames_leave_no_trace))
