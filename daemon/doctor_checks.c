@@ -104,7 +104,7 @@ void doctor_check_running(struct doctor *d, const struct doctor_running *r, cons
 
 /* ---- configuration ---- */
 
-void doctor_check_config(struct doctor *d, const char *file, const char *err)
+static void check_config(struct doctor *d, const char *file, const char *err)
 {
 	char remedy[160];
 
@@ -116,6 +116,22 @@ void doctor_check_config(struct doctor *d, const char *file, const char *err)
 		doctor_ok(d, "%s", file);
 	else
 		doctor_ok(d, "the command line; there is no configuration file");
+}
+
+int doctor_run(const struct doctor_walk *w, const void *cfg, const char *file, const char *err)
+{
+	struct doctor d;
+
+	if (doctor_init(&d, w->program, w->json) < 0) {
+		fprintf(stderr, "%s: out of memory\n", w->program);
+		return 2;
+	}
+	check_config(&d, file, err);
+	if (err)
+		doctor_skip_all(&d, w->checks, w->n_checks, NULL, "there is no configuration to go by");
+	else
+		w->make(&d, cfg);
+	return doctor_end(&d);
 }
 
 /* ---- clocks and certificates ---- */

@@ -23,8 +23,16 @@ void doctor_find_running(const char *listen, struct doctor_running *ret);
 /* The check "running". service: for the remedy. */
 void doctor_check_running(struct doctor *d, const struct doctor_running *r, const char *service);
 
-/* The check "configuration", of what has been read; err: or what is wrong with it. file: NULL: none was there. */
-void doctor_check_config(struct doctor *d, const char *file, const char *err);
+/* All of a run. */
+struct doctor_walk {
+	const char *program;
+	bool json;
+	void (*make)(struct doctor *d, const void *cfg); /* the checks behind "configuration" */
+	const char *const *checks;                       /* their names */
+	size_t n_checks;
+};
+/* With the configuration that has been read; err: or what is wrong with it, NULL: nothing. file: NULL: none was there. The exit status. */
+int doctor_run(const struct doctor_walk *w, const void *cfg, const char *file, const char *err);
 
 /* The check "audit". Of a program that runs it has a record written and looks for it; else it is looked whether there could be one:
  * nothing is added to a file whose chain is somebody else's. */

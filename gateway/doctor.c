@@ -140,8 +140,9 @@ static void check_servers(struct doctor *d, const struct gateway_config *cfg)
 	}
 }
 
-static void walk(struct doctor *d, const struct gateway_config *cfg)
+static void make_checks(struct doctor *d, const void *user)
 {
+	const struct gateway_config *cfg = user;
 	struct doctor_clock clocks[GATEWAY_RELAYS_MAX] = { 0 };
 	_cleanup_(token_freep) struct token *token = check_token_file(d, cfg->token_file);
 	struct doctor_running running;
@@ -160,21 +161,11 @@ int doctor_main(int argc, char **argv)
 {
 	struct gateway_config cfg = { 0 };
 	char err[CONFIG_ERROR_MAX + 512] = "";
-	struct doctor d;
-	int r = gateway_config_load(&cfg, argc, argv, err, sizeof(err));
+	const struct doctor_walk all = { SERVICE, doctor_flag(argc, argv, "json"), make_checks, checks, ARRAY_LEN(checks) };
+	int r = gateway_config_load(&cfg, argc, argv, err, sizeof(err)), status = 0;
 
-	if (r == CONFIG_EXIT)
-		return 0;
-	if (doctor_init(&d, SERVICE, doctor_flag(argc, argv, "json")) < 0) {
-		fprintf(stderr, SERVICE ": out of memory\n");
-		gateway_config_done(&cfg);
-		return 2;
-	}
-	doctor_check_config(&d, cfg.config_file, r < 0 ? err : NULL);
-	if (r < 0)
-		doctor_skip_all(&d, checks, ARRAY_LEN(checks), NULL, "there is no configuration to go by");
-	else
-		walk(&d, &cfg);
+	if (r != CONFIG_EXIT)
+		status = doctor_run(&all, &cfg, cfg.config_file, r < 0 ? err : NULL);
 	gateway_config_done(&cfg);
-	return doctor_end(&d);
+	return status;
 }

@@ -205,8 +205,9 @@ static void find_running(const struct relay_config *cfg, char *address, size_t s
 	doctor_find_running(address, ret);
 }
 
-static void walk(struct doctor *d, const struct relay_config *cfg)
+static void make_checks(struct doctor *d, const void *user)
 {
+	const struct relay_config *cfg = user;
 	bool good = check_state_dir(d, cfg->state_dir);
 	struct doctor_running running;
 	struct tls_context *tls;
@@ -230,21 +231,11 @@ int doctor_main(int argc, char **argv)
 {
 	struct relay_config cfg = { 0 };
 	char err[CONFIG_ERROR_MAX] = "";
-	struct doctor d;
-	int r = relay_config_load(&cfg, argc, argv, err, sizeof(err));
+	const struct doctor_walk all = { SERVICE, doctor_flag(argc, argv, "json"), make_checks, checks, ARRAY_LEN(checks) };
+	int r = relay_config_load(&cfg, argc, argv, err, sizeof(err)), status = 0;
 
-	if (r == CONFIG_EXIT)
-		return 0;
-	if (doctor_init(&d, SERVICE, doctor_flag(argc, argv, "json")) < 0) {
-		fprintf(stderr, SERVICE ": out of memory\n");
-		relay_config_done(&cfg);
-		return 2;
-	}
-	doctor_check_config(&d, cfg.config_file, r < 0 ? err : NULL);
-	if (r < 0)
-		doctor_skip_all(&d, checks, ARRAY_LEN(checks), NULL, "there is no configuration to go by");
-	else
-		walk(&d, &cfg);
+	if (r != CONFIG_EXIT)
+		status = doctor_run(&all, &cfg, cfg.config_file, r < 0 ? err : NULL);
 	relay_config_done(&cfg);
-	return doctor_end(&d);
+	return status;
 }
