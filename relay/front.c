@@ -87,22 +87,22 @@ void front_free(struct front *f)
 	loop_free_later(f->relay->loop, front_gone, f);
 }
 
-/* Somebody else has the channel from now on. */
-static struct channel *hand_over(struct front *f, enum address_rank rank)
+/* It goes with the channel, which somebody else has from now on. */
+static void leave_place(struct front *f, enum address_rank rank)
 {
-	struct channel *c = f->channel;
-
 	addresses_become(&f->place->ticket, rank);
 	f->place->front = NULL;
 	f->place = NULL;
-	f->channel = NULL;
-	return c;
 }
 
 void front_close(struct front *f)
 {
-	if (f->channel)
-		channel_close(hand_over(f, ADDRESS_STRANGER), LINGER_MS);
+	if (f->channel) {
+		leave_place(f, ADDRESS_STRANGER);
+		/* It still pulls. */
+		channel_close(f->channel, LINGER_MS);
+	}
+	f->channel = NULL;
 	front_free(f);
 }
 
@@ -319,7 +319,7 @@ static void on_hold_expired(void *user)
 static void finish_upgrade(struct front *f)
 {
 	struct relay *r = f->relay;
-	struct channel *c;
+	struct channel *c = f->channel;
 	struct buf early = f->early;
 	struct audit_hash hash = f->hash;
 	uint8_t secret[SHA256_LEN];
@@ -329,7 +329,8 @@ static void finish_upgrade(struct front *f)
 	memcpy(secret, f->secret, sizeof(secret));
 	buf_init(&f->early, 0);
 	front_set_paused(f, false);
-	c = hand_over(f, ADDRESS_GATEWAY);
+	leave_place(f, ADDRESS_GATEWAY);
+	f->channel = NULL;
 	front_free(f);
 	attach_begin(r, c, tunnel_id, secret, &hash, buf_bytes(&early), buf_len(&early));
 	audit_hash_done(&hash);

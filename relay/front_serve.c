@@ -138,6 +138,7 @@ static void begin_upgrade(struct front *f, const struct request *q)
 		front_close(f);
 		return;
 	}
+	addresses_become(&f->place->ticket, ADDRESS_GATEWAY);
 	front_set_state(f, FRONT_UPGRADING);
 	channel_want_write(f->channel);
 }

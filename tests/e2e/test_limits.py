@@ -613,6 +613,12 @@ def pour(gateway, ident, size):
     return None
 
 
+def pour_until_it_ends(gateway, ident):
+    with contextlib.suppress(OSError, Truncated, Closed):
+        pour(gateway, ident, 64 << 20)
+    gateway.connection.abort()
+
+
 @beside
 def test_answer_that_is_not_read(slow):
     """The call ends, at the gateway too, and the agent cannot take what it has for the whole."""
@@ -625,6 +631,30 @@ def test_answer_that_is_not_read(slow):
         with pytest.raises(Truncated):
             connection.read(connection.head())
     assert slow.metric("calls_ended_total", reason="not-read") >= 1
+
+
+def test_breach_beside_an_answer_that_is_not_read(stage):
+    """A request that turns out bad when its answer has begun: what is there of the answer is given, as far as it goes, and cut."""
+    stage = stage()
+    gateway = stage.gateway(kind=HandGateway)
+    gateway.attach()
+    with small(stage.a) as connection:
+        connection.request("POST", stage.a.pairs() + JSON_HEADERS + [("Transfer-Encoding", "chunked")])
+        connection.send(b"5\r\n{    \r\n")
+        _, _, ident, _ = gateway.read(OPEN)
+        threading.Thread(target=pour_until_it_ends, args=(gateway, ident), daemon=True).start()
+        seen = [0]
+
+        def stalls():
+            time.sleep(0.2 * SCALE)
+            seen.append(stage.metric("response_bytes_total"))
+            return seen[-1] == seen[-2] > 0
+
+        wait_until(stalls, 30, "the answer to be more than anybody takes")
+        connection.send(b"x\r\n")
+        with pytest.raises(Truncated):
+            connection.read(connection.head())
+    assert exchange(stage.c, "POST", JSON_HEADERS, CALL).status == 503
 
 
 @beside
