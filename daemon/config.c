@@ -177,7 +177,7 @@ static int fail_value(struct config *c, const struct config_option *o, const str
 	return fail_at(c, src, o->name, value, why);
 }
 
-static int fail_memory(struct config *c)
+int config_fail_memory(struct config *c)
 {
 	snprintf(c->err, c->err_size, "out of memory while reading the configuration");
 	return -ENOMEM;
@@ -212,7 +212,7 @@ static int section_get(struct config *c, struct span name, char *why, size_t siz
 	if (!made.name || !made.target) {
 		free(made.name);
 		free(made.target);
-		return fail_memory(c);
+		return config_fail_memory(c);
 	}
 	all->items[all->n] = made;
 	*ret = &all->items[all->n++];
@@ -242,7 +242,7 @@ static int set_option(struct config *c, const struct config_option *o, struct so
 		return fail_at(c, &src, o->name, value, "is given a second time; it can be given only once");
 	r = config_value_set(o, src.line, value, field_of(c, o), &why);
 	if (r == -ENOMEM)
-		return fail_memory(c);
+		return config_fail_memory(c);
 	if (r == -E2BIG) {
 		snprintf(text, sizeof(text), "is one too many; at most %s can be given", o->max);
 		return fail_at(c, &src, o->name, value, text);
@@ -484,7 +484,7 @@ static int take_file(struct config *c)
 	}
 	if (!given && !(*field = strdup(c->file))) {
 		fclose(rd.f);
-		return fail_memory(c);
+		return config_fail_memory(c);
 	}
 	bad_line = ini_parse_stream(read_line, &rd, take_key, &rd);
 	if (ferror(rd.f)) {
@@ -493,7 +493,7 @@ static int take_file(struct config *c)
 	}
 	fclose(rd.f);
 	if (bad_line < 0 && rd.result == 0)
-		rd.result = fail_memory(c);
+		rd.result = config_fail_memory(c);
 	if (bad_line > 0 && rd.result == 0) {
 		rd.line = (unsigned)bad_line;
 		fail_line(&rd, "not understood; a line is \"key = value\", \"[section]\" or a comment");

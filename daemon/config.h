@@ -130,6 +130,8 @@ bool config_list_equal(const struct config_list *a, const struct config_list *b)
 int config_fail(struct config *c, const char *name, const char *value, const char *fmt, ...) _printf_(4, 5);
 /* The same for an option that is not there and has to be. */
 int config_missing(struct config *c, const char *name);
+/* -ENOMEM. */
+int config_fail_memory(struct config *c);
 /* What is said from now on is of this section; NULL: of the main one. */
 void config_enter(struct config *c, const struct config_section *section);
 /* The section of that name, made where it is not there yet. Fails by config_fail() of `option`, whose value is text. */

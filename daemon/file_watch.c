@@ -1,5 +1,6 @@
 #include "daemon/file_watch.h"
 
+#include <errno.h>
 #include <sys/stat.h>
 
 static struct file_mark look(const char *path)
@@ -30,6 +31,13 @@ void file_watch_mark(struct file_watch *w)
 	for (size_t i = 0; i < w->n; i++)
 		w->marked[i] = w->seen[i] = look(w->paths[i]);
 	w->differs = false;
+	w->again = 0;
+}
+
+void file_watch_failed(struct file_watch *w, int error)
+{
+	if (error == -ENOMEM || error == -EMFILE || error == -ENFILE)
+		w->again = FILE_WATCH_AGAIN;
 }
 
 bool file_watch_changed(struct file_watch *w)
@@ -44,7 +52,9 @@ bool file_watch_changed(struct file_watch *w)
 		w->differs = w->differs || !same(&now, &w->marked[i]);
 		w->seen[i] = now;
 	}
-	return settled && w->differs;
+	if (w->again > 1)
+		w->again--;
+	return w->differs ? settled : w->again == 1;
 }
 
 bool file_watch_differs(const struct file_watch *w)

@@ -23,6 +23,7 @@ struct file_watch {
 	const char *paths[FILE_WATCH_MAX]; /* borrowed */
 	struct file_mark marked[FILE_WATCH_MAX], seen[FILE_WATCH_MAX];
 	bool differs; /* seen, from marked */
+	unsigned again; /* looks until they count as changed, and one; 0: they do not */
 };
 
 /* path: NULL does nothing. */
@@ -32,5 +33,9 @@ void file_watch_mark(struct file_watch *w);
 /* Looks. True: they are not as marked, and are as they were at the last look, so that whoever wrote them has finished; and
  * again at each look until file_watch_mark(). That a file is not there is a state as any other. */
 bool file_watch_changed(struct file_watch *w);
+/* What was marked could not be read. Where that says nothing about the files (there was no memory, or no descriptor; error is a negative
+ * errno), they count as changed some looks later, so that the change is not lost: until file_watch_mark(). */
+enum { FILE_WATCH_AGAIN = 15 };
+void file_watch_failed(struct file_watch *w, int error);
 /* Looks. They are not as marked, finished or not. */
 bool file_watch_differs(const struct file_watch *w);

@@ -62,14 +62,15 @@ static const char *ssl_reason(void)
 static int fail_file(char *err, size_t err_size, const char *what, const char *path)
 {
 	unsigned long first = ERR_peek_error();
+	int error = ERR_SYSTEM_ERROR(first) ? ERR_GET_REASON(first) : 0;
 
 	/* A missing file leaves a trail of errors; the system's own is the one that helps. */
-	if (ERR_SYSTEM_ERROR(first))
-		snprintf(err, err_size, "cannot read the %s %s: %s", what, path, strerror(ERR_GET_REASON(first)));
+	if (error)
+		snprintf(err, err_size, "cannot read the %s %s: %s", what, path, strerror(error));
 	else
 		snprintf(err, err_size, "cannot use the %s %s: %s", what, path, ssl_reason());
 	ERR_clear_error();
-	return -EINVAL;
+	return error == EMFILE || error == ENFILE || error == ENOMEM ? -error : -EINVAL;
 }
 
 /* Without it OpenSSL would ask on the terminal. */

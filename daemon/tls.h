@@ -28,7 +28,7 @@ struct tls_server_options {
 	bool allow_tls12;
 };
 
-/* err gets one line for people, naming the file. 0, -EINVAL, -ENOMEM. */
+/* err gets one line for people, naming the file. 0, -EINVAL; -ENOMEM, -EMFILE, -ENFILE. */
 int tls_client_new(const struct tls_client_options *opt, char *err, size_t err_size, struct tls_context **ret);
 int tls_server_new(const struct tls_server_options *opt, char *err, size_t err_size, struct tls_context **ret);
 struct tls_context *tls_free(struct tls_context *t);

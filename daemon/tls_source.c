@@ -96,11 +96,15 @@ static bool has_expired(const struct tls_source *s, const struct tls_context *t,
 enum tls_source_result tls_source_poll(struct tls_source *s, bool now, char *err, size_t err_size)
 {
 	struct tls_context *fresh;
+	int r;
 
 	if (!s || (!now && !file_watch_changed(&s->files)))
 		return TLS_SOURCE_SAME;
-	if (read_files(s, err, err_size, &fresh) < 0)
+	r = read_files(s, err, err_size, &fresh);
+	if (r < 0) {
+		file_watch_failed(&s->files, r);
 		return TLS_SOURCE_BAD;
+	}
 	if (has_expired(s, fresh, err, err_size)) {
 		tls_free(fresh);
 		return TLS_SOURCE_BAD;

@@ -18,7 +18,8 @@ struct tls_context *tls_source_get(const struct tls_source *s);
 enum tls_source_result {
 	TLS_SOURCE_SAME,
 	TLS_SOURCE_NEW,
-	TLS_SOURCE_BAD, /* told once for each change; err says which file and why */
+	/* Told once for each change, and again now and then while there are no means to read it; err says which file and why. */
+	TLS_SOURCE_BAD,
 };
 
 /* Looks at the files; to be called every second or two. now: reads them in any case, and at once (SIGHUP); else they are

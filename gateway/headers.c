@@ -56,8 +56,10 @@ static int load(struct header *h, char *err, size_t err_size, struct secret **re
 
 	file_watch_mark(&h->watch);
 	r = secret_load("header file", h->path, err, err_size, &s);
-	if (r < 0)
+	if (r < 0) {
+		file_watch_failed(&h->watch, r);
 		return r;
+	}
 	if (!http1_value_ok(span_make(s->text, s->len))) {
 		snprintf(err, err_size, "header file %s: its line is not the value of a header; it must not begin or end with a blank", h->path);
 		secret_free(s);
@@ -120,8 +122,10 @@ enum headers_result headers_poll(struct headers *h, bool now, char *err, size_t 
 	for (size_t i = 0; i < h->n; i++)
 		now = file_watch_changed(&h->list[i].watch) || now;
 	/* All or none: what belongs together is not half new. */
-	for (size_t i = 0; now && i < h->n && result != HEADERS_BAD; i++) {
-		if (load(&h->list[i], err, err_size, &fresh[i]) < 0)
+	for (size_t i = 0; now && i < h->n; i++) {
+		if (result == HEADERS_BAD)
+			file_watch_mark(&h->list[i].watch);
+		else if (load(&h->list[i], err, err_size, &fresh[i]) < 0)
 			result = HEADERS_BAD;
 		else if (!is_same(fresh[i], h->list[i].value))
 			result = HEADERS_NEW;

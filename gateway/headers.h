@@ -27,7 +27,9 @@ struct headers *headers_free(struct headers *h);
 enum headers_result {
 	HEADERS_SAME,
 	HEADERS_NEW,
-	HEADERS_BAD, /* told once for each change; err says which file and why. All values stay as they were. */
+	/* Told once for each change, and again now and then while there are no means to read it; err says which file and why. All values
+	 * stay as they were. */
+	HEADERS_BAD,
 };
 /* As tls_source_poll(): to be called every second or two, and with `now` at SIGHUP. */
 enum headers_result headers_poll(struct headers *h, bool now, char *err, size_t err_size);

@@ -75,7 +75,7 @@ static int finish_origins(struct config *c, struct relay_config *cfg)
 		return 0;
 	cfg->origins = calloc(n, sizeof(*cfg->origins));
 	if (!cfg->origins)
-		return config_fail(c, "allowed-origin", NULL, "out of memory");
+		return config_fail_memory(c);
 	r = finish_origins_of(c, cfg, "cors-origin", &cfg->cors_urls);
 	cfg->n_cors = cfg->n_origins;
 	return r < 0 ? r : finish_origins_of(c, cfg, "allowed-origin", &cfg->origin_urls);

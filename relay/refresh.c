@@ -77,6 +77,7 @@ static int read_registry(struct refresh *u, const char *what, char problem[CONFI
 
 	file_watch_mark(&u->registry);
 	rc = registry_reload(r->registry, problem, CONFIG_ERROR_MAX);
+	file_watch_failed(&u->registry, rc);
 	if (rc < 0)
 		log_error("%s: tunnels and agents stay as they were: %s", what, problem);
 	else

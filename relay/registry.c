@@ -220,13 +220,13 @@ static void stamp_now(char out[CREATED_LEN + 1])
 	registry_time_print(now_s(), out);
 }
 
-/* After a failed write memory says again what the files say. */
+/* After a failed write memory says again what the files say; or nothing, where they cannot be read. */
 static int edit_commit(struct registry *r, struct edit *e, int result)
 {
 	char ignored[200];
 
-	if (result < 0)
-		(void)reg_read(e->dir_fd, r->dir, &r->data, ignored, sizeof(ignored));
+	if (result < 0 && reg_read(e->dir_fd, r->dir, &r->data, ignored, sizeof(ignored)) < 0)
+		reg_data_done(&r->data);
 	edit_end(e);
 	return result;
 }

@@ -57,7 +57,7 @@ bool registry_key_is_good(const struct registry *r, struct span tunnel, const ui
 bool agent_name_valid(struct span name);
 
 /* Changes: each takes the lock, reads again, writes. -EINVAL (name), -EEXIST, -ENOENT, -ENOSPC (too many),
- * -EWOULDBLOCK (another process held the lock for two seconds), -errno.
+ * -EWOULDBLOCK (another process held the lock for two seconds), -errno. After a failure memory is as the files are, or empty.
  * rotate keeps the newest old token valid beside the new one: until the next rotation, for old_for_s, or until end_old (-ENOENT
  * when there is no old one). Removing a tunnel removes its agents. */
 #define REGISTRY_OLD_STAYS UINT64_MAX

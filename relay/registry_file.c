@@ -255,6 +255,8 @@ static uint64_t parse_time(struct span s)
 	return strcmp(text, again) == 0 ? (uint64_t)t : 0;
 }
 
+static const char no_memory[] = "out of memory";
+
 static const char *parse_tunnel(struct span rest, unsigned line, struct reg_data *d)
 {
 	struct span id = span_split(&rest, ' '), created = span_split(&rest, ' ');
@@ -279,7 +281,7 @@ static const char *parse_tunnel(struct span rest, unsigned line, struct reg_data
 	memcpy(t.id, id.p, id.len);
 	memcpy(t.created, created.p, created.len);
 	if (!reg_data_add_tunnel(d))
-		return "out of memory";
+		return no_memory;
 	d->tunnels[d->n_tunnels - 1] = t;
 	return NULL;
 }
@@ -303,7 +305,7 @@ static const char *parse_agent(struct span rest, unsigned line, struct reg_data 
 	memcpy(a.name, name.p, name.len);
 	memcpy(a.created, created.p, created.len);
 	if (!reg_data_add_agent(d))
-		return "out of memory";
+		return no_memory;
 	d->agents[d->n_agents - 1] = a;
 	return NULL;
 }
@@ -330,6 +332,8 @@ static int read_lines(FILE *f, const char *dir, const char *file, const char *he
 			why = span_is(s, head) ? NULL : "the first line is not the one this version writes";
 		else
 			why = parse(s, line, d);
+		if (why == no_memory)
+			return fail(err, err_size, -ENOMEM, dir, file, "read it");
 		if (why)
 			return fail_line(err, err_size, dir, file, line, why);
 	}

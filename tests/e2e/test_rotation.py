@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 import threading
 
@@ -44,6 +45,19 @@ def reason(answer):
 
 
 # ---- tokens ----
+
+
+def test_revoked_while_there_are_no_descriptors(relay_pair):
+    """A tunnel is removed while the relay can open no file: it is told, and applied as soon as it can be."""
+    relay, gateway, endpoint = relay_pair()
+    assert post(endpoint).status == 200
+    limits = resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    relay.command("tunnel", "remove", "own")
+    relay.process.wait_line("tunnels and agents stay as they were: .*Too many open files", 10)
+    resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, limits)
+    relay.process.wait_line(r"session .* is over: its token is no longer valid", 30)
+    gateway.wait_ready(status=503)
 
 
 def test_a_new_token_without_losing_a_call(audited_pair, raw_control, fresh_key):

@@ -1,25 +1,28 @@
-/* Allocations that fail, one by one. The program is linked with `oom` of tests/meson.build: the linker puts __wrap_malloc() and so
- * on in the place of malloc() and so on, in what is linked statically. */
+/* Allocations that fail, one of them or all from one on. Needs --wrap of what oom.c wraps: the list oom_wraps in tests/meson.build. */
 #pragma once
 
-#include <stdbool.h>
+#include "base/check.h"
 
-extern bool oom_armed; /* only inside of the code under test */
-extern unsigned long oom_countdown; /* the one that fails; 0: none */
-extern unsigned long oom_failures;
-extern long oom_in_use; /* allocations, as long as no ck_assert() makes its own */
+/* The n-th allocation inside OOM() and OOM_VOID() fails, from 1 on; 0: none. forever: all after it, too. */
+void oom_begin(unsigned long n, bool forever);
+/* How many have failed. */
+unsigned long oom_end(void);
+/* Allocations of the code under test, and of whoever is linked with it, that are in use. */
+long oom_in_use(void);
 
-#define UNDER_TEST(call)                                                                                               \
+void oom_arm(bool on);
+
+#define OOM(call)                                                                                                      \
 	__extension__({                                                                                                \
-		oom_armed = true;                                                                                      \
+		oom_arm(true);                                                                                         \
 		__typeof__(call) result_ = (call);                                                                     \
-		oom_armed = false;                                                                                     \
+		oom_arm(false);                                                                                        \
 		result_;                                                                                               \
 	})
 
-#define UNDER_TEST_VOID(call)                                                                                          \
+#define OOM_VOID(call)                                                                                                 \
 	do {                                                                                                           \
-		oom_armed = true;                                                                                      \
+		oom_arm(true);                                                                                         \
 		(call);                                                                                                \
-		oom_armed = false;                                                                                     \
+		oom_arm(false);                                                                                        \
 	} while (0)

@@ -7,7 +7,6 @@
 #include "tests/lib/pair.h"
 #include "tests/lib/unit.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- two ends ---- */
@@ -64,13 +63,13 @@ static void reconnect(void)
 	if (told)
 		return;
 	fresh = tp_conn_free(fresh);
-	check(UNDER_TEST(tp_conn_new(&cfg[PAIR_RELAY], &fresh)));
+	check(OOM(tp_conn_new(&cfg[PAIR_RELAY], &fresh)));
 	if (!told)
-		check(UNDER_TEST(tp_conn_attach(fresh, now_us / 1000)));
+		check(OOM(tp_conn_attach(fresh, now_us / 1000)));
 	if (!told && !session[PAIR_GATEWAY])
-		check(UNDER_TEST(tp_conn_new(&cfg[PAIR_GATEWAY], &session[PAIR_GATEWAY])));
+		check(OOM(tp_conn_new(&cfg[PAIR_GATEWAY], &session[PAIR_GATEWAY])));
 	if (!told)
-		check(UNDER_TEST(tp_conn_attach(session[PAIR_GATEWAY], now_us / 1000)));
+		check(OOM(tp_conn_attach(session[PAIR_GATEWAY], now_us / 1000)));
 	up = !told;
 }
 
@@ -95,7 +94,7 @@ static void on_hello(void)
 	int r;
 
 	if (session[PAIR_RELAY] && !forget) {
-		r = UNDER_TEST(tp_conn_resume(session[PAIR_RELAY], fresh, now_us / 1000));
+		r = OOM(tp_conn_resume(session[PAIR_RELAY], fresh, now_us / 1000));
 		check(r);
 		if (r <= 0)
 			fresh = tp_conn_free(fresh);
@@ -108,19 +107,19 @@ static void on_hello(void)
 	session[PAIR_RELAY] = fresh;
 	fresh = NULL;
 	base = opened;
-	check(UNDER_TEST(tp_conn_welcome(session[PAIR_RELAY], id, now_us / 1000)));
+	check(OOM(tp_conn_welcome(session[PAIR_RELAY], id, now_us / 1000)));
 }
 
 static void answer(struct view *v)
 {
 	static const uint8_t zeros[ANSWER];
 	const struct tp_field head[] = { { SPAN(":status"), SPAN("200") } };
-	int r = UNDER_TEST(tp_stream_head(v->s, head, 1, false));
+	int r = OOM(tp_stream_head(v->s, head, 1, false));
 
 	if (r == 0)
-		r = UNDER_TEST(tp_stream_send(v->s, zeros, ANSWER, true));
+		r = OOM(tp_stream_send(v->s, zeros, ANSWER, true));
 	if (r < 0)
-		UNDER_TEST_VOID(tp_stream_reset(v->s, TP_REASON_INTERNAL, "out of memory"));
+		OOM_VOID(tp_stream_reset(v->s, TP_REASON_INTERNAL, "out of memory"));
 	check(r);
 }
 
@@ -131,7 +130,7 @@ static void on_stream_event(enum pair_side side, struct view *v, const struct tp
 	if (ev->type == TP_EV_DATA) {
 		v->got += ev->len;
 		if (!greedy)
-			UNDER_TEST_VOID(tp_stream_consumed(ev->stream, ev->len, now_us));
+			OOM_VOID(tp_stream_consumed(ev->stream, ev->len, now_us));
 		if (side == PAIR_GATEWAY && ev->end)
 			answer(v);
 	}
@@ -170,7 +169,7 @@ static void events(enum pair_side side)
 	static struct tp_event ev;
 	struct tp_conn *c = on_wire(side);
 
-	while (c && !told && UNDER_TEST(tp_conn_next(c, now_us, &ev))) {
+	while (c && !told && OOM(tp_conn_next(c, now_us, &ev))) {
 		on_event(side, &ev);
 		if (ev.type == TP_EV_HELLO)
 			c = session[side];
@@ -181,7 +180,7 @@ static bool deliver(enum pair_side from)
 {
 	static uint8_t wire[WIRE];
 	struct tp_conn *c = on_wire(from), *to;
-	size_t n = c ? UNDER_TEST(tp_conn_pull(c, wire, sizeof(wire))) : 0;
+	size_t n = c ? OOM(tp_conn_pull(c, wire, sizeof(wire))) : 0;
 
 	events(from);
 	/* In two pieces, so that messages have to be put together. */
@@ -189,7 +188,7 @@ static bool deliver(enum pair_side from)
 		to = on_wire(!from);
 		if (!to)
 			break;
-		UNDER_TEST_VOID(tp_conn_feed(to, wire + at, k));
+		OOM_VOID(tp_conn_feed(to, wire + at, k));
 		events(!from);
 	}
 	return n > 0;
@@ -219,7 +218,7 @@ static void advance(uint64_t ms)
 	now_us += ms * 1000;
 	for (int side = 0; side < 2 && !told; side++) {
 		if (session[side]) {
-			UNDER_TEST_VOID(tp_conn_tick(session[side], now_us / 1000));
+			OOM_VOID(tp_conn_tick(session[side], now_us / 1000));
 			events(side);
 		}
 	}
@@ -234,17 +233,17 @@ static void calls(size_t n, bool whole)
 		struct view *v = &views[PAIR_RELAY][opened];
 
 		*v = (struct view){ .opened = true };
-		check(UNDER_TEST(tp_stream_open(session[PAIR_RELAY], open, 1, false, v, &v->s)));
+		check(OOM(tp_stream_open(session[PAIR_RELAY], open, 1, false, v, &v->s)));
 		opened += !told;
 		if (!told)
-			check(UNDER_TEST(tp_stream_send(v->s, "hello", 5, whole)));
+			check(OOM(tp_stream_send(v->s, "hello", 5, whole)));
 	}
 }
 
 static void finish(size_t i)
 {
 	if (!told && views[PAIR_RELAY][i].s)
-		check(UNDER_TEST(tp_stream_send(views[PAIR_RELAY][i].s, "bye", 3, true)));
+		check(OOM(tp_stream_send(views[PAIR_RELAY][i].s, "bye", 3, true)));
 }
 
 static void leave(enum pair_side side, size_t i)
@@ -252,13 +251,13 @@ static void leave(enum pair_side side, size_t i)
 	struct view *v = &views[side][i];
 
 	if (v->s && !told)
-		UNDER_TEST_VOID(v->s = tp_stream_release(v->s));
+		OOM_VOID(v->s = tp_stream_release(v->s));
 }
 
 static void reset(enum pair_side side, size_t i)
 {
 	if (views[side][i].s && !told)
-		UNDER_TEST_VOID(tp_stream_reset(views[side][i].s, TP_REASON_DEADLINE, "too late"));
+		OOM_VOID(tp_stream_reset(views[side][i].s, TP_REASON_DEADLINE, "too late"));
 	leave(side, i);
 }
 
@@ -306,7 +305,7 @@ static void done_while_detached(void)
 		answer(&views[PAIR_GATEWAY][4]);
 	calls(2, true);
 	if (!told)
-		check(UNDER_TEST(tp_conn_goaway(session[PAIR_GATEWAY], TP_REASON_GATEWAY_STOPPED, "bye")));
+		check(OOM(tp_conn_goaway(session[PAIR_GATEWAY], TP_REASON_GATEWAY_STOPPED, "bye")));
 	reconnect();
 	run_all();
 }
@@ -353,7 +352,7 @@ static void held_back(void)
 	greedy = false;
 	for (size_t i = 0; i < 8 && !told; i++)
 		if (views[PAIR_RELAY][i].s)
-			UNDER_TEST_VOID(tp_stream_consumed(views[PAIR_RELAY][i].s, views[PAIR_RELAY][i].got, now_us));
+			OOM_VOID(tp_stream_consumed(views[PAIR_RELAY][i].s, views[PAIR_RELAY][i].got, now_us));
 	run_all();
 }
 
@@ -376,17 +375,17 @@ static void goes_away(enum pair_side side)
 	calls(2, false);
 	run_all();
 	if (!told)
-		check(UNDER_TEST(tp_conn_goaway(session[side], TP_REASON_GATEWAY_STOPPED, "bye")));
+		check(OOM(tp_conn_goaway(session[side], TP_REASON_GATEWAY_STOPPED, "bye")));
 	run(1);
 	finish(0);
 	run_all();
 	finish(1);
 	if (!told)
-		check(UNDER_TEST(tp_conn_ask(session[PAIR_GATEWAY], now_us)));
+		check(OOM(tp_conn_ask(session[PAIR_GATEWAY], now_us)));
 	run_all();
 	expected = side == PAIR_GATEWAY ? TP_REASON_GATEWAY_STOPPED : TP_REASON_RELAY_STOPPED;
 	if (!told)
-		UNDER_TEST_VOID(tp_conn_close(session[side], expected, "bye"));
+		OOM_VOID(tp_conn_close(session[side], expected, "bye"));
 	run_all();
 }
 
@@ -423,7 +422,7 @@ static void tells_notes(void)
 
 	begin();
 	for (int i = 0; i < 2 && !told; i++) {
-		check(UNDER_TEST(tp_conn_note(session[PAIR_GATEWAY], fields, 1)));
+		check(OOM(tp_conn_note(session[PAIR_GATEWAY], fields, 1)));
 		calls(1, true);
 		run_all();
 	}
@@ -501,23 +500,23 @@ START_TEST(each_allocation_fails_once)
 	unsigned long n;
 
 	for (n = 0;; n++) {
-		long before = oom_in_use, leaked;
+		long before = oom_in_use(), leaked;
+		unsigned long failures;
 
-		oom_countdown = n;
-		oom_failures = 0;
+		oom_begin(n, false);
 		pair_seed(n);
 		set_up();
 		sc->play();
-		oom_countdown = 0;
+		failures = oom_end();
 		memcpy(n == 0 ? right : seen, views, sizeof(views));
 		clean_up();
-		leaked = oom_in_use - before;
+		leaked = oom_in_use() - before;
 		ck_assert_msg(leaked == 0, "%s: allocation %lu: %ld leaked", sc->name, n, leaked);
 		ck_assert_msg(n > 0 || !told, "%s: does not work at all", sc->name);
 		ck_assert_msg(!nameless, "%s: allocation %lu: a failure without a reason", sc->name, n);
 		if (n > 0)
 			compare(sc, n, seen, right);
-		if (n > 0 && !oom_failures)
+		if (n > 0 && !failures)
 			break;
 	}
 	ck_assert_uint_gt(n, 20);
@@ -568,11 +567,9 @@ START_TEST(a_session_with_a_gap_does_not_go_on)
 		pair_run(&p);
 		pair_advance(&p, 60 * 1000); /* all is acknowledged, so the next frame needs memory */
 		pair_cut(&p);
-		oom_countdown = 1;
-		oom_armed = true;
-		tp_stream_reset(side == PAIR_RELAY ? r->s : pair_peer(&p, PAIR_GATEWAY, r->id)->s, TP_REASON_DEADLINE, NULL);
-		oom_armed = false;
-		ck_assert_uint_eq(oom_countdown, 0);
+		oom_begin(1, false);
+		OOM_VOID(tp_stream_reset(side == PAIR_RELAY ? r->s : pair_peer(&p, PAIR_GATEWAY, r->id)->s, TP_REASON_DEADLINE, NULL));
+		ck_assert_uint_eq(oom_end(), 1);
 		pair_up(&p);
 		ck_assert(!pair_last(&p, PAIR_GATEWAY, TP_EV_ATTACHED)->resumed);
 		ck_assert(other->reset && pair_peer(&p, PAIR_GATEWAY, other->id)->reset);

@@ -1,5 +1,6 @@
 #include "daemon/file_watch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -125,5 +126,35 @@ START_TEST(nothing_to_watch)
 }
 END_TEST
 
+/* What was not read for want of means is not forgotten. */
+START_TEST(could_not_be_read)
+{
+	static const int means[] = { -ENOMEM, -EMFILE, -ENFILE };
+	struct file_watch w = watch_both();
+
+	file_watch_failed(&w, -EINVAL);
+	file_watch_failed(&w, 0);
+	for (int i = 0; i < 2 * FILE_WATCH_AGAIN; i++)
+		ck_assert(!file_watch_changed(&w));
+	for (size_t i = 0; i < ARRAY_LEN(means); i++) {
+		int looks = 1;
+
+		file_watch_failed(&w, means[i]);
+		ck_assert(!file_watch_changed(&w));
+		while (!file_watch_changed(&w))
+			ck_assert_int_lt(++looks, FILE_WATCH_AGAIN);
+		ck_assert(file_watch_changed(&w));
+		ck_assert(!file_watch_differs(&w));
+		/* A file that is being written is waited for. */
+		put(a, i % 2 ? "2" : "333");
+		ck_assert(!file_watch_changed(&w));
+		ck_assert(file_watch_changed(&w));
+		file_watch_mark(&w);
+		ck_assert(!file_watch_changed(&w) && !file_watch_changed(&w));
+	}
+}
+END_TEST
+
 UNIT_MAIN("file_watch", tcase_add_checked_fixture(tc, setup, teardown);
-	  ADD(every_kind_of_change) ADD(not_before_it_stands_still) ADD(files_come_and_go) ADD(nothing_to_watch))
+	  ADD(every_kind_of_change) ADD(not_before_it_stands_still) ADD(files_come_and_go) ADD(nothing_to_watch)
+	  ADD(could_not_be_read))

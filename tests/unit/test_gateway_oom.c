@@ -41,17 +41,17 @@ static void write_file(const char *path, const char *text)
 static void each(int (*scenario)(void), unsigned least)
 {
 	unsigned n = 0;
+	unsigned long failures;
 	int r;
 
 	ck_assert_int_eq(scenario(), 0);
 	do {
 		ck_assert_uint_lt(n, 10000);
-		oom_countdown = ++n;
-		oom_failures = 0;
+		oom_begin(++n, false);
 		r = scenario();
-		oom_countdown = 0;
-		ck_assert_msg(r == 0 || (r == -ENOMEM && oom_failures), "allocation %u: %d", n, r);
-	} while (oom_failures);
+		failures = oom_end();
+		ck_assert_msg(r == 0 || (r == -ENOMEM && failures), "allocation %u: %d", n, r);
+	} while (failures);
 	ck_assert_uint_gt(n, least);
 }
 
@@ -62,22 +62,22 @@ static int scan(void)
 	static const char body[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\",\"arguments\":{}}}";
 	struct mcp_scan *s;
 	char key[16];
-	int r = UNDER_TEST(mcp_scan_new(&s));
+	int r = OOM(mcp_scan_new(&s));
 
 	if (r < 0)
 		return r;
-	r = UNDER_TEST(mcp_scan_feed(s, "[", 1));
+	r = OOM(mcp_scan_feed(s, "[", 1));
 	for (int i = 0; i < 9 && r == 0; i++) {
-		r = UNDER_TEST(mcp_scan_feed(s, body, sizeof(body) - 1));
+		r = OOM(mcp_scan_feed(s, body, sizeof(body) - 1));
 		if (r == 0)
-			r = UNDER_TEST(mcp_scan_feed(s, ",", 1));
+			r = OOM(mcp_scan_feed(s, ",", 1));
 	}
 	/* Keys beyond those that are there place for. */
 	if (r == 0)
-		r = UNDER_TEST(mcp_scan_feed(s, "{", 1));
+		r = OOM(mcp_scan_feed(s, "{", 1));
 	for (int i = 0; i < 200 && r == 0; i++) {
 		snprintf(key, sizeof(key), "\"%d\":1,", i);
-		r = UNDER_TEST(mcp_scan_feed(s, key, strlen(key)));
+		r = OOM(mcp_scan_feed(s, key, strlen(key)));
 	}
 	mcp_scan_free(s);
 	return r;
@@ -97,7 +97,7 @@ static int mirror(void)
 		{ SPAN_INIT("MCP-Protocol-Version"), SPAN_INIT("2026-07-28") },
 	};
 	struct policy_mirror m;
-	int r = UNDER_TEST(policy_mirror_init(&m, fields, ARRAY_LEN(fields)));
+	int r = OOM(policy_mirror_init(&m, fields, ARRAY_LEN(fields)));
 
 	policy_mirror_done(&m);
 	return r;
@@ -123,14 +123,14 @@ static int filter(void)
 	int r;
 
 	ck_assert_int_eq(rules_add(&rules, RULES_TOOL, RULES_DENY, "no"), 0);
-	r = UNDER_TEST(filter_new(&cfg, &head, &totals, &why, &f));
+	r = OOM(filter_new(&cfg, &head, &totals, &why, &f));
 	for (size_t i = 0; i < sizeof(body) - 1 && r == 0; i++) {
-		r = UNDER_TEST(filter_feed(f, (const uint8_t *)body + i, 1, &why));
+		r = OOM(filter_feed(f, (const uint8_t *)body + i, 1, &why));
 		if (r == 0)
 			filter_taken(f, filter_ready(f).len);
 	}
 	if (r == 0)
-		r = UNDER_TEST(filter_finish(f, &why));
+		r = OOM(filter_finish(f, &why));
 	filter_free(f);
 	ck_assert(!why && totals.held_bytes == 0);
 	return r;
@@ -157,12 +157,12 @@ static int headers(void)
 	write_file(header, "Bearer one\n");
 	snprintf(text, sizeof(text), "Authorization=%s", header);
 	ck_assert_int_eq(headers_add(&cfg, text, &why), 0);
-	r = UNDER_TEST(headers_new(&cfg, err, sizeof(err), &h));
+	r = OOM(headers_new(&cfg, err, sizeof(err), &h));
 	if (r < 0)
 		return r;
 	write_file(header, "Bearer two\n");
 	ck_assert_int_eq(headers_poll(h, true, err, sizeof(err)), HEADERS_NEW);
-	r = UNDER_TEST(headers_write(h, &b));
+	r = OOM(headers_write(h, &b));
 	buf_done(&b);
 	headers_free(h);
 	return r;
@@ -202,9 +202,9 @@ static int reload(void)
 	snprintf(text, sizeof(text), HEAD "deny-tool = x\n[route docs]\nmcp-server-url = http://127.0.0.1:2/mcp\nupstream-header-file = X=%s\n", header);
 	write_file(conf, text);
 	ck_assert_int_eq(gateway_config_again(&cfg, fresh, err, sizeof(err)), 0);
-	r = UNDER_TEST(routes_new(&env, &cfg, err, sizeof(err), &first));
+	r = OOM(routes_new(&env, &cfg, err, sizeof(err), &first));
 	if (r == 0) {
-		r = UNDER_TEST(routes_next(&env, first, fresh, err, sizeof(err), &second));
+		r = OOM(routes_next(&env, first, fresh, err, sizeof(err), &second));
 	} else {
 		gateway_config_done(fresh);
 		free(fresh);
@@ -230,7 +230,7 @@ static int again(void)
 	int r;
 
 	ck_assert_msg(load(&cfg) == 0, "%s", err);
-	r = UNDER_TEST(gateway_config_again(&cfg, &fresh, err, sizeof(err)));
+	r = OOM(gateway_config_again(&cfg, &fresh, err, sizeof(err)));
 	if (r == 0)
 		gateway_config_done(&fresh);
 	gateway_config_done(&cfg);

@@ -7,6 +7,7 @@
 #include "daemon/token.h"
 #include "gateway/routes.h"
 #include "tests/lib/loop_ms.h"
+#include "tests/lib/no_files.h"
 #include "tests/lib/unit.h"
 
 /* Sections [route NAME] and what differs between two configurations; headers out of files. */
@@ -399,6 +400,40 @@ START_TEST(header_values)
 }
 END_TEST
 
+static void poll_until_new(struct headers *h)
+{
+	enum headers_result r = HEADERS_SAME;
+
+	for (int i = 0; i < 30 && r == HEADERS_SAME; i++)
+		r = headers_poll(h, false, err, sizeof(err));
+	ck_assert_int_eq(r, HEADERS_NEW);
+}
+
+/* Nothing is wrong with the file: it is read as soon as it can be. */
+START_TEST(header_without_a_descriptor)
+{
+	struct headers_config cfg = { 0 };
+	struct headers *h;
+	const char *why;
+	char text[100];
+
+	write_file("old", 0600);
+	snprintf(text, sizeof(text), "A=%s", path);
+	ck_assert_int_eq(headers_add(&cfg, text, &why), 0);
+	ck_assert_int_eq(headers_new(&cfg, err, sizeof(err), &h), 0);
+	write_file("newer", 0600);
+	ck_assert_int_eq(headers_poll(h, false, err, sizeof(err)), HEADERS_SAME);
+	no_files(true);
+	ck_assert_int_eq(headers_poll(h, false, err, sizeof(err)), HEADERS_BAD);
+	no_files(false);
+	ck_assert_ptr_nonnull(strstr(err, "Too many open files"));
+	check_written(h, "A: old\r\n");
+	poll_until_new(h);
+	check_written(h, "A: newer\r\n");
+	headers_free(h);
+}
+END_TEST
+
 /* What belongs together is not half new. */
 START_TEST(header_values_change_together)
 {
@@ -420,9 +455,18 @@ START_TEST(header_values_change_together)
 	ck_assert_int_eq(headers_poll(h, true, err, sizeof(err)), HEADERS_BAD);
 	check_written(h, "A: one\r\nB: two\r\n");
 	write_file("TWO", 0600);
-	while (headers_poll(h, false, err, sizeof(err)) == HEADERS_SAME)
-		;
+	poll_until_new(h);
 	check_written(h, "A: ONE\r\nB: TWO\r\n");
+	/* One is bad, and so none is read: told once, even if another has changed. */
+	ck_assert_int_eq(pwrite(fd, "\nx\n", 3, 0), 3);
+	write_file("3", 0600);
+	ck_assert_int_eq(headers_poll(h, false, err, sizeof(err)), HEADERS_SAME);
+	ck_assert_int_eq(headers_poll(h, false, err, sizeof(err)), HEADERS_BAD);
+	for (int i = 0; i < 30; i++)
+		ck_assert_int_eq(headers_poll(h, false, err, sizeof(err)), HEADERS_SAME);
+	ck_assert_int_eq(pwrite(fd, "333", 3, 0), 3);
+	poll_until_new(h);
+	check_written(h, "A: 333\r\nB: 3\r\n");
 	headers_free(h);
 	close(fd);
 	unlink(first);
@@ -435,4 +479,4 @@ END_TEST
 UNIT_MAIN("routes", tcase_add_checked_fixture(tc, NULL, teardown);
 	  ADD(sections) ADD(flags_make_routes) ADD_ROWS(refused, bad) ADD(one_route_too_many) ADD_ROWS(compared, changes)
 	  ADD(compared_with_more_than_fits) ADD(servers_are_counted) ADD(next_that_fails) ADD(header_names) ADD(header_values)
-	  ADD(header_values_change_together))
+	  ADD(header_without_a_descriptor) ADD(header_values_change_together))

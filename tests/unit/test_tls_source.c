@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tests/lib/certs.h"
+#include "tests/lib/no_files.h"
 #include "tests/lib/unit.h"
 
 static char dir[] = "/tmp/test_tls_source.XXXXXX";
@@ -196,6 +197,28 @@ START_TEST(a_client_follows_all_three)
 }
 END_TEST
 
+/* Nothing is wrong with the files: they are read as soon as they can be. */
+START_TEST(no_descriptors)
+{
+	struct tls_source *s = server();
+	int polls = 0;
+
+	make("second", "DNS:second.example", 86400);
+	put("second");
+	ck_assert_int_eq(POLL(s, false), TLS_SOURCE_SAME);
+	no_files(true);
+	ck_assert_int_eq(POLL(s, false), TLS_SOURCE_BAD);
+	no_files(false);
+	ck_assert_msg(strstr(err, "Too many open files"), "%s", err);
+	ck_assert_str_eq(name_of(s), "first.example");
+	while (POLL(s, false) == TLS_SOURCE_SAME)
+		ck_assert_int_lt(polls++, 30);
+	ck_assert_str_eq(name_of(s), "second.example");
+	ck_assert_int_eq(POLL(s, false), TLS_SOURCE_SAME);
+	tls_source_free(s);
+}
+END_TEST
+
 START_TEST(none)
 {
 	const struct tls_server_options opt = { .cert_file = "/nonexistent", .key_file = key };
@@ -210,4 +233,5 @@ START_TEST(none)
 END_TEST
 
 UNIT_MAIN("tls_source", tcase_add_checked_fixture(tc, setup, teardown);
-	  ADD(follows_its_files) ADD(bad_files_leave_the_old_ones_in_use) ADD(a_client_follows_all_three) ADD(none))
+	  ADD(follows_its_files) ADD(bad_files_leave_the_old_ones_in_use) ADD(a_client_follows_all_three) ADD(no_descriptors)
+	  ADD(none))
