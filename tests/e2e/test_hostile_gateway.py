@@ -30,6 +30,7 @@ from lib.hostile import (
     PROTOCOL,
     SLOTS,
     TOO_LONG,
+    WAYS,
     Harmless,
     Lost,
     Reset,
@@ -43,6 +44,7 @@ from lib.hostile import (
     params,
     peak_mib,
     raw_frame,
+    said_in_security,
     sends,
     side_by_side,
     small_quarantine,
@@ -404,6 +406,10 @@ def stage(programs, work, certs, servers):
 def played(request, stage):
     with side_by_side(request, stage.play) as futures:
         yield futures
+
+
+def test_there_are_enough():
+    assert len(ROWS) > said_in_security(WAYS) >= 60
 
 
 @pytest.mark.parametrize("row", **params(ROWS))

@@ -33,6 +33,7 @@ from lib.handmade import (
 from lib.hostile import (
     PROTOCOL,
     SLOTS,
+    WAYS,
     Reset,
     Row,
     Session,
@@ -43,6 +44,7 @@ from lib.hostile import (
     field_rows,
     params,
     peak_mib,
+    said_in_security,
     sends,
     side_by_side,
     small_quarantine,
@@ -520,6 +522,10 @@ def played(request, stage):
 
 APART = [row for row in ROWS if row.state != "shared"]
 SHARED = [row for row in ROWS if row.state == "shared"]
+
+
+def test_there_are_enough():
+    assert len(ROWS) > said_in_security(WAYS) >= 60
 
 
 @pytest.mark.parametrize("row", **params(APART))

@@ -269,7 +269,7 @@ def test_declared_length_that_is_too_large(relay_pair, length):
 
 def test_what_comes_early_waits(raw, raw_control, fresh_key):
     """A request that comes while another is served is not read further than the relay has room for, and is served behind it."""
-    key, large = fresh_key(), CALL + b" " * (512 << 10)
+    key, large = fresh_key(), CALL + b" " * (300 << 10)
     with connect(raw, 30) as connection:
         # What the relay leaves has to lie somewhere.
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(large))

@@ -16,28 +16,24 @@ NUMBER = re.compile(r"(\d+|none)(\w*)( MiB)?[^`\d]*: `(--)?([\w-]+)`")
 OPTION = re.compile(r'^OPTION\("([a-z0-9-]+)", \w+, [^,]+, "[^"]*", "([^"]*)"', re.M)
 
 
-def option_defaults(root, name):
-    texts = [common.read(root, path) for path in common.walk(root, [".def"], ["gateway", "relay"])]
-    return {default for text in texts for option, default in OPTION.findall(text) if option == name}
+def option_defaults(sources, name):
+    return {default for option, default in OPTION.findall(sources) if option == name}
 
 
-def constants(root, name):
-    found = set()
-    for path in common.walk(root, [".c", ".h"], common.CODE_FOLDERS):
-        for product in re.findall(r"\b%s = ([0-9]+(?: \* [0-9]+)*)" % re.escape(name), common.read(root, path)):
-            found.add(math.prod(int(factor) for factor in product.split(" * ")))
-    return found
+def constants(sources, name):
+    products = re.findall(r"\b%s = ([0-9]+(?: \* [0-9]+)*)" % re.escape(name), sources)
+    return {math.prod(int(factor) for factor in product.split(" * ")) for product in products}
 
 
-def wrong_numbers(root, limit, cell):
+def wrong_numbers(sources, limit, cell):
     numbers = NUMBER.findall(cell)
     if not numbers:
         yield "%s: the limit '%s' has no number with its source" % (SECURITY, limit)
     for number, unit, mib, option, name in numbers:
         if option:
-            said, found = "0" if number == "none" else number + unit, option_defaults(root, name)
+            said, found = "0" if number == "none" else number + unit, option_defaults(sources, name)
         else:
-            said, found = int(number) << (20 if mib else 0), constants(root, name)
+            said, found = int(number) << (20 if mib else 0), constants(sources, name)
         if found != {said}:
             yield "%s: %s%s is %s, not %s" % (SECURITY, option, name, ", ".join(map(str, sorted(found))) or "nowhere", said)
 
@@ -54,6 +50,7 @@ def missing_tests(root, what, tests):
 def check(root):
     text = common.read(root, SECURITY)
     problems = ["%s: no chapter '%s'" % (SECURITY, name) for name in CHAPTERS if "\n## %s\n" % name not in text]
+    sources = "\n".join(common.read(root, path) for path in common.walk(root, [".c", ".h", ".def"], common.CODE_FOLDERS))
     attacks, _, rest = text.partition("\n## Limits\n")
     for what, chapter in (("attacks", attacks), ("limits", rest)):
         rows = list(promises.table(chapter))
@@ -62,7 +59,7 @@ def check(root):
         for name, cells in rows:
             problems += missing_tests(root, name, cells.split(" | ")[-1])
             if what == "limits":
-                problems += wrong_numbers(root, name, cells.split(" | ")[0])
+                problems += wrong_numbers(sources, name, cells.split(" | ")[0])
     return problems
 
 
