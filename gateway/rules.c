@@ -166,6 +166,30 @@ static bool names_a_resource(struct span method)
 	       !span_is(method, "resources/templates/list");
 }
 
+/* Whoever may not have a prompt or a resource is told nothing of it by completion either. A server may go by the type, or by what is
+ * there. */
+static bool judge_ref(const struct rules *r, const struct mcp_ref *ref, char text[RULES_TEXT_MAX])
+{
+	bool prompt = span_is(ref->type, "ref/prompt"), resource = span_is(ref->type, "ref/resource"), any = !prompt && !resource;
+	char scheme[SCHEME_MAX];
+
+	if ((prompt || any || ref->name.p) && !judge(r, RULES_PROMPT, ref->name, text))
+		return false;
+	return !(resource || any || ref->uri.p) || judge(r, RULES_SCHEME, scheme_of(ref->uri, scheme), text);
+}
+
+static bool judge_schemes(const struct rules *r, const struct mcp_view *view, char text[RULES_TEXT_MAX])
+{
+	const struct span none = { NULL, 0 };
+	struct span rest = view->schemes;
+	char scheme[SCHEME_MAX];
+
+	while (rest.len)
+		if (!judge(r, RULES_SCHEME, scheme_of(span_split(&rest, '\0'), scheme), text))
+			return false;
+	return !view->schemes_bad || judge(r, RULES_SCHEME, none, text);
+}
+
 bool rules_allow(const struct rules *r, const struct mcp_view *view, char text[RULES_TEXT_MAX])
 {
 	const struct span none = { NULL, 0 };
@@ -180,6 +204,10 @@ bool rules_allow(const struct rules *r, const struct mcp_view *view, char text[R
 		return judge(r, RULES_TOOL, name, text);
 	if (span_is(view->method, "prompts/get"))
 		return judge(r, RULES_PROMPT, name, text);
+	if (span_is(view->method, "completion/complete"))
+		return judge_ref(r, &view->ref, text);
+	if (span_is(view->method, "subscriptions/listen"))
+		return judge_schemes(r, view, text);
 	if (names_a_resource(view->method))
 		return judge(r, RULES_SCHEME, scheme_of(view->uri, scheme), text);
 	return true;

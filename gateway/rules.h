@@ -10,8 +10,9 @@
 enum rules_kind {
 	RULES_METHOD, /* of every request and notification */
 	RULES_TOOL,   /* params.name of tools/call */
-	RULES_PROMPT, /* params.name of prompts/get */
-	RULES_SCHEME, /* of params.uri, in lower case: of every method resources/... but the two that list */
+	RULES_PROMPT, /* params.name of prompts/get, and the prompt of completion/complete */
+	RULES_SCHEME, /* of params.uri, in lower case: of every method resources/... but the two that list; of the resource of
+		       * completion/complete, and those of subscriptions/listen */
 	RULES_KIND_N,
 };
 

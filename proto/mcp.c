@@ -10,13 +10,15 @@ enum {
 	KEYS_MAX = 4096,  /* at the levels looked at, per message */
 	URI_MAX = 4096,
 	TEXT_FIRST_BYTES = 4096,
-	TEXT_MAX_BYTES = 1 << 20,
+	REF_TYPE_MAX = 32,
+	SCHEMES_MAX = 32, /* in one message */
+	TEXT_MAX_BYTES = 2 << 20,
 };
 
-enum level { BODY, BATCH, MESSAGE, PARAMS, META, CLIENT, META_CLIENT };
+enum level { BODY, BATCH, MESSAGE, PARAMS, META, CLIENT, META_CLIENT, REF, LISTEN, URIS };
 
 /* Captured strings of a message. */
-enum text { METHOD, ID, NAME, URI, VERSION, META_VERSION, CLIENT_NAME, META_CLIENT_NAME, TEXT_N };
+enum text { METHOD, ID, NAME, URI, VERSION, META_VERSION, CLIENT_NAME, META_CLIENT_NAME, REF_TYPE, REF_NAME, REF_URI, SCHEMES, TEXT_N };
 
 struct piece {
 	uint32_t at, len; /* in scan->text */
@@ -26,12 +28,13 @@ struct piece {
 struct message {
 	struct piece text[TEXT_N];
 	uint64_t arguments_at, arguments_len;
-	bool has_arguments, name_bad;
+	bool has_arguments, name_bad, schemes_bad;
+	unsigned n_schemes;
 	bool is_object, is_jsonrpc, has_result, has_error, method_bad;
 };
 
 /* What a key means where it stands. Every string is captured decoded; the id is captured as spelled. */
-enum use { USE_TEXT, USE_ID, USE_JSONRPC, USE_RESULT, USE_ERROR, USE_ARGUMENTS, USE_LEVEL };
+enum use { USE_TEXT, USE_ID, USE_JSONRPC, USE_RESULT, USE_ERROR, USE_ARGUMENTS, USE_URIS, USE_LEVEL };
 
 #define KEY(literal)                                                                                                   \
 	{                                                                                                              \
@@ -45,7 +48,7 @@ static const struct field {
 	enum text text;
 	enum level opens;
 	uint16_t max;
-	const char *too_long;
+	const char *too_long; /* NULL: the first max bytes say enough */
 } fields[] = {
 	{ MESSAGE, KEY("jsonrpc"), USE_JSONRPC },
 	{ MESSAGE, KEY("id"), USE_ID, ID, .max = MCP_ID_MAX, .too_long = "id longer than 256" },
@@ -60,6 +63,12 @@ static const struct field {
 	  .too_long = "params.protocolVersion longer than 1024" },
 	{ PARAMS, KEY("clientInfo"), USE_LEVEL, .opens = CLIENT },
 	{ PARAMS, KEY("_meta"), USE_LEVEL, .opens = META },
+	{ PARAMS, KEY("ref"), USE_LEVEL, .opens = REF },
+	{ PARAMS, KEY("notifications"), USE_LEVEL, .opens = LISTEN },
+	{ REF, KEY("type"), USE_TEXT, REF_TYPE, .max = REF_TYPE_MAX },
+	{ REF, KEY("name"), USE_TEXT, REF_NAME, .max = MCP_NAME_MAX, .too_long = "params.ref.name longer than 1024" },
+	{ REF, KEY("uri"), USE_TEXT, REF_URI, .max = MCP_SCHEME_MAX },
+	{ LISTEN, KEY("resourceSubscriptions"), USE_URIS },
 	{ META, KEY("io.modelcontextprotocol/protocolVersion"), USE_TEXT, META_VERSION, .max = MCP_NAME_MAX,
 	  .too_long = "protocolVersion in _meta longer than 1024" },
 	{ META, KEY("io.modelcontextprotocol/clientInfo"), USE_LEVEL, .opens = META_CLIENT },
@@ -78,6 +87,7 @@ struct mcp_scan {
 	bool quiet; /* inside of a value that is not looked at */
 	bool batch, finished;
 	char version[4];
+	char uri[MCP_SCHEME_MAX]; /* the first bytes of one in a list */
 	struct message message;
 	struct message *messages; /* of a batch */
 	size_t count, cap;
@@ -193,7 +203,7 @@ static bool is_method(const struct field *f)
 }
 
 /* Some servers take "Name" for "name": with both in a message, nobody could say which of them they go by. To them, a message with a
- * "Method" is a call, whatever it looks like otherwise. */
+ * "Method" is a call, whatever it looks like otherwise, and what is not there may be there all the same. */
 static void check_case(struct mcp_scan *s, const struct json_token *key)
 {
 	_Static_assert(ARRAY_LEN(fields) <= 32, "a bit each");
@@ -204,6 +214,7 @@ static void check_case(struct mcp_scan *s, const struct json_token *key)
 			s->exact |= UINT32_C(1) << i;
 		} else if (json_key_is_similar(fields[i].key, key->text)) {
 			s->similar |= UINT32_C(1) << i;
+			s->message.schemes_bad = true;
 			if (is_method(&fields[i]))
 				s->message.method_bad = true;
 		}
@@ -290,12 +301,21 @@ static int batch_add(struct mcp_scan *s, const struct message *m)
 	return 0;
 }
 
+static struct span text_of(const struct mcp_scan *s, const struct message *m, enum text t)
+{
+	const struct piece *piece = &m->text[t];
+
+	if (!piece->present)
+		return (struct span){ 0 };
+	return span_make(buf_bytes(&s->text) + piece->at, piece->len);
+}
+
 static void keep_text(struct mcp_scan *s, const struct json_token *tok)
 {
 	const struct field *f = s->field;
 	size_t at = buf_len(&s->text);
 
-	if (tok->text_len > f->max)
+	if (tok->text_len > f->max && f->too_long)
 		bad(s, f->too_long);
 	else if (tok->nul && f->use == USE_TEXT)
 		bad(s, "NUL in a name");
@@ -304,6 +324,45 @@ static void keep_text(struct mcp_scan *s, const struct json_token *tok)
 	assert(at + tok->text.len <= TEXT_MAX_BYTES);
 	buf_commit(&s->text, tok->text.len);
 	s->message.text[f->text] = (struct piece){ (uint32_t)at, (uint32_t)tok->text.len, true };
+}
+
+/* What is before the colon, and that, or as much as there is of it; and a NUL. */
+static int add_scheme(struct mcp_scan *s, const struct json_token *tok)
+{
+	struct piece *all = &s->message.text[SCHEMES];
+	struct span uri = tok->text, one;
+	const char *colon = memchr(uri.p, ':', uri.len);
+	int r;
+
+	if (colon)
+		uri.len = (size_t)(colon - uri.p) + 1;
+	for (struct span rest = text_of(s, &s->message, SCHEMES); rest.len;) {
+		one = span_split(&rest, '\0');
+		if (span_eq(one, uri))
+			return 0;
+	}
+	if (s->message.n_schemes == SCHEMES_MAX) {
+		s->message.schemes_bad = true;
+		return 0;
+	}
+	s->message.n_schemes++;
+	/* Nothing else is kept before the list is over: they stand one behind the other. */
+	if (!all->present)
+		*all = (struct piece){ (uint32_t)buf_len(&s->text), 0, true };
+	r = buf_add_span(&s->text, uri);
+	if (r == 0)
+		r = buf_add(&s->text, "", 1);
+	all->len += (uint32_t)uri.len + 1;
+	return r;
+}
+
+static int on_uri(struct mcp_scan *s, const struct json_token *tok)
+{
+	json_capture(&s->json, JSON_CAPTURE_TEXT, s->uri, sizeof(s->uri));
+	if (tok->type == JSON_STRING && !tok->nul)
+		return add_scheme(s, tok);
+	s->message.schemes_bad = true;
+	return 0;
 }
 
 /* The value of a captured field is not of the type that was wanted. */
@@ -315,6 +374,8 @@ static void wrong_type(struct mcp_scan *s, const struct field *f)
 		s->message.method_bad = true;
 	else if (f->use == USE_TEXT && f->text == NAME)
 		s->message.name_bad = true;
+	else if (f->use == USE_URIS || f->opens == LISTEN)
+		s->message.schemes_bad = true;
 }
 
 static int on_scalar(struct mcp_scan *s, const struct json_token *tok)
@@ -325,6 +386,8 @@ static int on_scalar(struct mcp_scan *s, const struct json_token *tok)
 
 	if (s->level == BATCH)
 		return batch_add(s, &no_message);
+	if (s->level == URIS)
+		return on_uri(s, tok);
 	if (!f)
 		return 0;
 	switch (f->use) {
@@ -344,6 +407,11 @@ static int on_scalar(struct mcp_scan *s, const struct json_token *tok)
 			wrong_type(s, f);
 		if (s->bad && f->text == NAME)
 			s->message.name_bad = true;
+		break;
+	case USE_URIS:
+	case USE_LEVEL:
+		if (tok->type != JSON_NULL)
+			wrong_type(s, f);
 		break;
 	default:
 		break;
@@ -371,8 +439,16 @@ static int on_begin(struct mcp_scan *s, const struct json_token *tok)
 		s->field = NULL;
 		return 0;
 	}
+	if (!object && f && f->use == USE_URIS) {
+		s->level = URIS;
+		s->field = NULL;
+		json_capture(&s->json, JSON_CAPTURE_TEXT, s->uri, sizeof(s->uri));
+		return 0;
+	}
 	s->quiet = true;
 	json_quiet(&s->json);
+	if (s->level == URIS)
+		s->message.schemes_bad = true;
 	if (s->level == BATCH)
 		return batch_add(s, &no_message);
 	if (f && f->use == USE_ARGUMENTS) {
@@ -391,6 +467,9 @@ static int on_end(struct mcp_scan *s, const struct json_token *tok)
 		[META] = PARAMS,
 		[CLIENT] = PARAMS,
 		[META_CLIENT] = META,
+		[REF] = PARAMS,
+		[LISTEN] = PARAMS,
+		[URIS] = LISTEN,
 	};
 	const struct field *f = s->field;
 
@@ -399,6 +478,8 @@ static int on_end(struct mcp_scan *s, const struct json_token *tok)
 		s->quiet = false;
 		if (f && f->use == USE_ARGUMENTS)
 			s->message.arguments_len = tok->end - s->message.arguments_at;
+		if (s->level == URIS)
+			json_capture(&s->json, JSON_CAPTURE_TEXT, s->uri, sizeof(s->uri));
 		return 0;
 	}
 	if (s->level == MESSAGE) {
@@ -473,15 +554,6 @@ static enum mcp_kind kind_of(const struct message *m)
 	return id && m->has_result != m->has_error ? MCP_RESPONSE : MCP_NOT_JSONRPC;
 }
 
-static struct span text_of(const struct mcp_scan *s, const struct message *m, enum text t)
-{
-	const struct piece *piece = &m->text[t];
-
-	if (!piece->present)
-		return (struct span){ 0 };
-	return span_make(buf_bytes(&s->text) + piece->at, piece->len);
-}
-
 static struct span either(struct span a, struct span b)
 {
 	return a.p ? a : b;
@@ -501,6 +573,9 @@ static void view(const struct mcp_scan *s, const struct message *m, struct mcp_v
 		.arguments_at = m->arguments_at,
 		.arguments_len = m->arguments_len,
 		.name_bad = m->name_bad,
+		.ref = { text_of(s, m, REF_TYPE), text_of(s, m, REF_NAME), text_of(s, m, REF_URI) },
+		.schemes = text_of(s, m, SCHEMES),
+		.schemes_bad = m->schemes_bad,
 	};
 	/* Other methods may call a parameter so and mean something else. */
 	if (span_is(ret->method, "initialize")) {

@@ -9,6 +9,7 @@ enum {
 	MCP_METHOD_MAX = 256,   /* longer methods, names and ids make the body bad */
 	MCP_NAME_MAX = 1024,
 	MCP_ID_MAX = 256,
+	MCP_SCHEME_MAX = 65,    /* bytes kept of a URI of which the scheme matters, the colon being one of them */
 	MCP_DEPTH_MAX = 64,
 };
 
@@ -34,6 +35,14 @@ struct mcp_view {
 	                                 params._meta["io.modelcontextprotocol/clientInfo"].name */
 	bool has_arguments;
 	uint64_t arguments_at, arguments_len; /* the raw JSON value of params.arguments */
+	/* completion/complete: decoded params.ref; of the uri, its first MCP_SCHEME_MAX bytes. */
+	struct mcp_ref {
+		struct span type, name, uri;
+	} ref;
+	/* subscriptions/listen: params.notifications.resourceSubscriptions, each URI up to its first colon and at most MCP_SCHEME_MAX
+	 * bytes, equal ones once, a NUL behind each; schemes_bad: there may be others (no strings, too many, a key in another case). */
+	struct span schemes;
+	bool schemes_bad;
 	/* For the error answers of this product: true when `name` could not be taken (not a string, too long). */
 	bool name_bad;
 };
@@ -51,7 +60,7 @@ void mcp_scan_finish(struct mcp_scan *s, struct mcp_view *ret);
 
 /* NULL, or what is wrong with the body, static text for people: "duplicate key", "not UTF-8", "nested deeper than 64",
  * "bytes after the message" ... Strict RFC 8259 and I-JSON: duplicate keys at the levels that are looked at (top,
- * params, _meta, clientInfo), keys that are looked at and come in another case, too, lone surrogates in captured strings, invalid UTF-8 anywhere, NUL, depth. */
+ * params, _meta, clientInfo, ref, notifications), keys that are looked at and come in another case, too, lone surrogates in captured strings, invalid UTF-8 anywhere, NUL, depth. */
 const char *mcp_scan_bad(const struct mcp_scan *s);
 
 /* Batches: how many messages, and each of them (index < count; at most MCP_BATCH_MAX are kept, more makes it bad). */

@@ -190,6 +190,26 @@ def test_prompts_resources_and_methods(guarded):
     check_passes(post, tool("rm"))
 
 
+def test_completion_and_subscriptions(guarded):
+    """Neither tells of what may not be had."""
+    gateway, post = guarded("--deny-prompt", "p?", "--allow-resource-scheme", "docs")
+    for ref, rule in (
+        ({"type": "ref/prompt", "name": "p1"}, '--deny-prompt "p?"'),
+        ({"type": "ref/prompt"}, "--deny-prompt: the message does not say which"),
+        ({"type": "ref/resource", "uri": "file:///{path}"}, "--allow-resource-scheme: no pattern matches"),
+    ):
+        check_denied(post, gateway, rpc("completion/complete", {"ref": ref, "argument": {"name": "a", "value": ""}}, 1), rule)
+    check_passes(post, rpc("completion/complete", {"ref": {"type": "ref/prompt", "name": "p12"}}, 1))
+    check_passes(post, rpc("completion/complete", {"ref": {"type": "ref/resource", "uri": "docs://{x}"}}, 1))
+    for uris, rule in (
+        (["docs://a", "file:///a"], "--allow-resource-scheme: no pattern matches"),
+        (["docs://a", 7], "--allow-resource-scheme: the message does not say which"),
+    ):
+        check_denied(post, gateway, rpc("subscriptions/listen", {"notifications": {"resourceSubscriptions": uris}}, 1), rule)
+    check_passes(post, rpc("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["docs://a", "docs://b"]}}, 1))
+    check_passes(post, rpc("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, 1))
+
+
 def test_closed_once_a_method_is_allowed(guarded):
     gateway, post = guarded("--allow-method", "tools/*")
     check_passes(post, tool("rm"))

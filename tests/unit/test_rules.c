@@ -8,6 +8,8 @@
 #define MESSAGE(method, params) "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"" method "\",\"params\":" params "}"
 #define TOOL(name) MESSAGE("tools/call", "{\"name\":" name "}")
 #define READ(uri) MESSAGE("resources/read", "{\"uri\":" uri "}")
+#define COMPLETE(ref) MESSAGE("completion/complete", "{\"ref\":{" ref "},\"argument\":{\"name\":\"a\",\"value\":\"v\"}}")
+#define LISTEN(uris) MESSAGE("subscriptions/listen", "{\"notifications\":{\"toolsListChanged\":true,\"resourceSubscriptions\":" uris "}}")
 
 static char text[RULES_TEXT_MAX];
 
@@ -128,6 +130,46 @@ static const struct row {
 	{ "deny-resource-scheme=file", MESSAGE("resources/unsubscribe", "{\"uri\":\"file:x\"}"), "--deny-resource-scheme \"file\"" },
 	{ "deny-resource-scheme=file", MESSAGE("resources/unheard-of", "{\"uri\":\"file:x\"}"), "--deny-resource-scheme \"file\"" },
 	{ "deny-resource-scheme=file", MESSAGE("tools/call", "{\"uri\":\"file:x\"}"), NULL },
+	/* completion, of what may not be had */
+	{ "deny-prompt=p* deny-resource-scheme=file", COMPLETE("\"type\":\"ref/prompt\",\"name\":\"q\""), NULL },
+	{ "deny-prompt=p*", COMPLETE("\"type\":\"ref/prompt\",\"name\":\"pq\""), "--deny-prompt \"p*\"" },
+	{ "deny-prompt=p*", COMPLETE("\"name\":\"pq\",\"t\\u0079pe\":\"ref\\/prompt\""), "--deny-prompt \"p*\"" },
+	{ "allow-prompt=q", COMPLETE("\"type\":\"ref/prompt\",\"name\":\"pq\""), "--allow-prompt: no pattern matches" },
+	{ "allow-prompt=q", COMPLETE("\"type\":\"ref/prompt\",\"name\":7"), "--allow-prompt: the message does not say which" },
+	{ "allow-prompt=q", COMPLETE("\"type\":\"ref/prompt\""), "--allow-prompt: the message does not say which" },
+	{ "allow-prompt=q", COMPLETE("\"type\":\"ref/resource\",\"uri\":\"x:y\""), NULL },
+	{ "deny-prompt=p", COMPLETE("\"type\":\"ref/resource\",\"uri\":\"x:y\",\"name\":\"p\""), "--deny-prompt \"p\"" },
+	{ "deny-resource-scheme=file", COMPLETE("\"type\":\"ref/prompt\",\"name\":\"p\""), NULL },
+	{ "deny-resource-scheme=file", COMPLETE("\"type\":\"ref/resource\",\"uri\":\"File:///{path}\""), "--deny-resource-scheme \"file\"" },
+	{ "deny-resource-scheme=file", COMPLETE("\"type\":\"ref/resource\",\"uri\":\"{any}://x\""), "--deny-resource-scheme: the message does not say which" },
+	{ "deny-resource-scheme=file", COMPLETE("\"type\":\"ref/prompt\",\"name\":\"p\",\"uri\":\"file:x\""), "--deny-resource-scheme \"file\"" },
+	{ "deny-resource-scheme=file", COMPLETE("\"type\":\"ref/other\""), "--deny-resource-scheme: the message does not say which" },
+	{ "deny-prompt=p", MESSAGE("completion/complete", "{\"ref\":\"p\"}"), "--deny-prompt: the message does not say which" },
+	{ "deny-prompt=p", MESSAGE("completion/complete", "{\"Ref\":{\"type\":\"ref/prompt\",\"name\":\"p\"}}"),
+	  "--deny-prompt: the message does not say which" },
+	{ "deny-tool=p", COMPLETE("\"type\":\"ref/prompt\",\"name\":\"p\""), NULL },
+	{ "", COMPLETE("\"type\":7"), NULL },
+	/* being told of changes */
+	{ "deny-resource-scheme=file", LISTEN("[\"x:1\",\"y:2\",\"x:3\"]"), NULL },
+	{ "deny-resource-scheme=file", LISTEN("[\"x:1\",\"y:2\",\"FILE:x\",\"z:1\"]"), "--deny-resource-scheme \"file\"" },
+	{ "deny-resource-scheme=file", LISTEN("[\"x:1\",\"f\\u0069le:x\"]"), "--deny-resource-scheme \"file\"" },
+	{ "allow-resource-scheme=x", LISTEN("[\"x:1\",\"y:2\"]"), "--allow-resource-scheme: no pattern matches" },
+	{ "allow-resource-scheme=x", LISTEN("[]"), NULL },
+	{ "allow-resource-scheme=x", LISTEN("null"), NULL },
+	{ "allow-resource-scheme=*", LISTEN("[\"x:1\",7]"), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", LISTEN("[\"x:1\",[\"y:1\"],\"z:1\"]"), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", LISTEN("[\"\"]"), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", LISTEN("[\"x:\\u0000\"]"), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", LISTEN("{\"0\":\"x:1\"}"), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", LISTEN("\"x:1\""), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", MESSAGE("subscriptions/listen", "{\"notifications\":[]}"), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", MESSAGE("subscriptions/listen", "{\"notifications\":{\"ResourceSubscriptions\":[]}}"),
+	  "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=*", MESSAGE("subscriptions/listen", "{\"Notifications\":{}}"), "--allow-resource-scheme: the message does not say which" },
+	{ "allow-resource-scheme=x", MESSAGE("subscriptions/listen", "{\"notifications\":{\"toolsListChanged\":true}}"), NULL },
+	{ "allow-resource-scheme=x", MESSAGE("subscriptions/listen", "{}"), NULL },
+	{ "deny-tool=x", LISTEN("[7]"), NULL },
+	{ "deny-resource-scheme=file", MESSAGE("other", "{\"notifications\":{\"resourceSubscriptions\":[\"file:x\"]}}"), NULL },
 	/* methods, needed for a session or not */
 	{ "allow-method=tools/*", TOOL("\"a\""), NULL },
 	{ "allow-method=tools/*", MESSAGE("initialize", "{}"), "--allow-method: no pattern matches" },
