@@ -397,6 +397,26 @@ def test_flood_keeps_nobody_out(stage):
             assert stage.metric("gateways_attached") >= 5
 
 
+def test_gateways_of_one_tunnel(stage):
+    """Who has its token cannot take all places, nor have sessions without end wait."""
+    stage = stage("--max-connections", "100", "--resume-grace", "10m")
+    for round_ in range(1, 3):
+        mine = [stage.gateway("two", HandGateway) for _ in range(64)]
+        for gateway in mine:
+            gateway.attach()
+        extra = [stage.gateway("two", HandGateway) for _ in range(20)]
+        assert {gateway.upgrade() for gateway in extra} == {503}
+        stage.gateway("one")
+        assert exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200
+        assert stage.metric("gateways_attached") == 64 + round_
+        for gateway in mine:
+            gateway.connection.abort()
+        wait_until(lambda n=round_: stage.metric("gateways_attached") == n, 20, "them to be gone")
+        assert stage.metric("sessions_waiting") == 64
+    stage.relay.process.wait_line("one more gateway was refused: 64 are connected already")
+    stage.relay.process.wait_line("is over: more than 64 wait for their gateways")
+
+
 def test_fewer_files_than_connections(stage):
     """They do not run out: keys are still revoked, and gateways come back."""
     stage = stage("--max-connections-per-address", "0", "--head-timeout", "5m", prefix=("prlimit", "--nofile=400:400"))
