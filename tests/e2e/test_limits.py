@@ -648,6 +648,27 @@ def test_answer_that_is_not_read(slow):
     assert slow.metric("calls_ended_total", reason="not-read") >= 1
 
 
+def test_requests_ahead_of_their_answers(stage):
+    """As many as one likes with a key; without one, they are not kept."""
+    stage = stage()
+    stage.gateway()
+    line = f"GET /t/one/mcp HTTP/1.1\r\nHost: localhost\r\nX-Fill: {'x' * 1000}\r\n".encode()
+    key = f"Authorization: {stage.a.headers['Authorization']}\r\n".encode()
+    with connect(stage.a) as connection:
+        connection.send((line + key + b"\r\n") * 100)
+        assert [connection.read(connection.head()).status for _ in range(100)] == [200] * 100
+    with connect(stage.a) as connection:
+        connection.send((line + b"\r\n") * 100)
+        got = 0
+        with pytest.raises(Truncated):
+            while connection.read(connection.head()).status == 401:
+                got += 1
+        assert 1 <= got < 50
+    with connect(stage.a) as connection:
+        connection.send((line + b"\r\n") * 5)
+        assert [connection.read(connection.head()).status for _ in range(5)] == [401] * 5
+
+
 def test_breach_beside_an_answer_that_is_not_read(stage):
     """A request that turns out bad when its answer has begun: what is there of the answer is given, as far as it goes, and cut."""
     stage = stage()
