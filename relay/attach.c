@@ -291,31 +291,31 @@ static void on_event(void *user, struct tp_event *ev)
 	}
 }
 
-static size_t count_of(const struct relay *r, const char *tunnel_id, bool lost)
+bool attach_has_room(const struct relay *r, const char *tunnel_id)
 {
 	const struct attached *a;
 	size_t n = 0;
 
 	TAILQ_FOREACH(a, &r->attached, link)
-		n += (a->lost_ms != 0) == lost && strcmp(a->tunnel_id, tunnel_id) == 0;
-	return n;
-}
-
-bool attach_has_room(const struct relay *r, const char *tunnel_id)
-{
-	return count_of(r, tunnel_id, false) < ATTACH_TUNNEL_MAX;
+		n += !a->lost_ms && strcmp(a->tunnel_id, tunnel_id) == 0;
+	return n < ATTACH_TUNNEL_MAX;
 }
 
 /* One more of the tunnel is about to wait: where they are too many, the one that has waited the longest is over. */
 static void limit_waiting(struct relay *r, const char *tunnel_id)
 {
 	struct attached *a, *oldest = NULL;
+	size_t n = 0;
 
-	if (count_of(r, tunnel_id, true) < ATTACH_TUNNEL_MAX)
-		return;
-	TAILQ_FOREACH(a, &r->attached, link)
-		if (a->lost_ms && strcmp(a->tunnel_id, tunnel_id) == 0 && (!oldest || a->lost_ms < oldest->lost_ms))
+	TAILQ_FOREACH(a, &r->attached, link) {
+		if (!a->lost_ms || strcmp(a->tunnel_id, tunnel_id) != 0)
+			continue;
+		n++;
+		if (!oldest || a->lost_ms < oldest->lost_ms)
 			oldest = a;
+	}
+	if (!oldest || n < ATTACH_TUNNEL_MAX)
+		return;
 	log_few(LOG_LEVEL_WARNING, WHO(oldest), "tunnel %s: session %.8s is over: more than %d wait for their gateways", oldest->tunnel_id,
 		oldest->session, ATTACH_TUNNEL_MAX);
 	attached_end(oldest, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "too many sessions of its tunnel wait");
