@@ -291,6 +291,36 @@ static void on_event(void *user, struct tp_event *ev)
 	}
 }
 
+bool attach_has_room(const struct relay *r, const char *tunnel_id)
+{
+	const struct attached *a;
+	size_t n = 0;
+
+	TAILQ_FOREACH(a, &r->attached, link)
+		n += !a->lost_ms && strcmp(a->tunnel_id, tunnel_id) == 0;
+	return n < ATTACH_TUNNEL_MAX;
+}
+
+/* One more of the tunnel is about to wait: where they are too many, the one that has waited the longest is over. */
+static void limit_waiting(struct relay *r, const char *tunnel_id)
+{
+	struct attached *a, *oldest = NULL;
+	size_t n = 0;
+
+	TAILQ_FOREACH(a, &r->attached, link) {
+		if (!a->lost_ms || strcmp(a->tunnel_id, tunnel_id) != 0)
+			continue;
+		n++;
+		if (!oldest || a->lost_ms < oldest->lost_ms)
+			oldest = a;
+	}
+	if (!oldest || n < ATTACH_TUNNEL_MAX)
+		return;
+	log_few(LOG_LEVEL_WARNING, WHO(oldest), "tunnel %s: session %.8s is over: more than %d wait for their gateways", oldest->tunnel_id,
+		oldest->session, ATTACH_TUNNEL_MAX);
+	attached_end(oldest, TP_REASON_SESSION_LOST, TP_REASON_SESSION_LOST, "too many sessions of its tunnel wait");
+}
+
 static bool session_waits(const struct relay *r, const char *tunnel_id)
 {
 	const struct attached *a;
@@ -324,6 +354,7 @@ static void on_lost(void *user, uint32_t reason, const char *detail, bool fatal)
 		attached_end(a, TP_REASON_SESSION_LOST, reason, detail);
 		return;
 	}
+	limit_waiting(a->relay, a->tunnel_id);
 	a->relay->counters.sessions_lost[MIN(reason, (uint32_t)ARRAY_LEN(a->relay->counters.sessions_lost) - 1)]++;
 	a->lost_ms = loop_now_ms(a->relay->loop);
 	event_add(a->grace, &tv);

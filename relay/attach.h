@@ -10,6 +10,13 @@
 void attach_begin(struct relay *r, struct channel *take_channel, const char *tunnel_id, const uint8_t token[SHA256_LEN],
 		  const struct audit_hash *hash, uint8_t *early, size_t len);
 
+/* Gateways of one tunnel that are connected, and likewise sessions of it that wait for theirs: who has a token must not be able to take
+ * all places and memory of the other tunnels. */
+enum { ATTACH_TUNNEL_MAX = 64 };
+
+/* Whether one more gateway of the tunnel may connect. */
+bool attach_has_room(const struct relay *r, const char *tunnel_id);
+
 /* The session that a new call of the tunnel goes to: the newest that is attached and not going away. NULL: none. */
 struct attached *attach_pick(struct relay *r, struct span tunnel_id);
 struct transport *attach_transport(const struct attached *a);

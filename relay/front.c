@@ -21,6 +21,7 @@ enum {
 	NOTSENT_LOWAT = 64 * 1024,
 	OUT_MAX = 64 * 1024,
 	EARLY_MAX = 256 * 1024, /* bytes behind the request that is being served; one read at most, then reading pauses */
+	EARLY_STRANGER_MAX = 16 * 1024, /* of one without a key: there may be many */
 };
 
 static void read_bytes(struct front *f, const uint8_t *p, size_t len);
@@ -227,6 +228,13 @@ static void keep_early(struct front *f, const uint8_t *p, size_t len)
 {
 	if (!len)
 		return;
+	if (f->place->ticket.rank == ADDRESS_STRANGER && buf_len(&f->early) + len > EARLY_STRANGER_MAX)
+		f->close_after = true;
+	/* Nobody will read what is behind the last request. */
+	if (f->close_after && f->state == FRONT_ANSWERED) {
+		front_set_paused(f, true);
+		return;
+	}
 	if (buf_add(&f->early, p, len) < 0) {
 		front_close(f);
 		return;

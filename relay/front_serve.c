@@ -133,6 +133,13 @@ static void begin_upgrade(struct front *f, const struct request *q)
 		front_refuse(f, 503, "Retry-After: 2\r\n", TP_REASON_RELAY_STOPPED, "the relay stops", NULL);
 		return;
 	}
+	if (!attach_has_room(f->relay, tunnel)) {
+		log_few(LOG_LEVEL_WARNING, LOG_FIELDS({ "MCP_TUNNEL_ID", tunnel }),
+			"tunnel %s: one more gateway was refused: %d are connected already", tunnel, ATTACH_TUNNEL_MAX);
+		f->close_after = true;
+		front_refuse(f, 503, "Retry-After: 10\r\n", TP_REASON_REFUSED, "the tunnel has as many gateways as it may", NULL);
+		return;
+	}
 	snprintf(f->tunnel_id, sizeof(f->tunnel_id), "%s", tunnel);
 	if (digest_sha256(q->key.p, q->key.len, f->secret) < 0 || audit_setup_hash(&f->relay->audit, q->key, &f->hash) < 0 || upgrade_write_response(&f->out, h, clock_wall_us() / 1000000) < 0) {
 		front_close(f);

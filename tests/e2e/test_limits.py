@@ -414,6 +414,26 @@ def test_flood_keeps_nobody_out(stage):
             assert stage.metric("gateways_attached") >= 5
 
 
+def test_gateways_of_one_tunnel(stage):
+    """Who has its token cannot take all places, nor have sessions without end wait."""
+    stage = stage("--max-connections", "100", "--resume-grace", "10m")
+    for round_ in range(1, 3):
+        mine = [stage.gateway("two", HandGateway) for _ in range(64)]
+        for gateway in mine:
+            gateway.attach()
+        extra = [stage.gateway("two", HandGateway) for _ in range(20)]
+        assert {gateway.upgrade() for gateway in extra} == {503}
+        stage.gateway("one")
+        assert exchange(stage.a, "POST", JSON_HEADERS, CALL).status == 200
+        assert stage.metric("gateways_attached") == 64 + round_
+        for gateway in mine:
+            gateway.connection.abort()
+        wait_until(lambda n=round_: stage.metric("gateways_attached") == n, 20, "them to be gone")
+        assert stage.metric("sessions_waiting") == 64
+    stage.relay.process.wait_line("one more gateway was refused: 64 are connected already")
+    stage.relay.process.wait_line("is over: more than 64 wait for their gateways")
+
+
 def test_fewer_files_than_connections(stage):
     """They do not run out: keys are still revoked, and gateways come back."""
     stage = stage("--max-connections-per-address", "0", "--head-timeout", "5m", prefix=("prlimit", "--nofile=400:400"))
@@ -651,6 +671,27 @@ def test_answer_that_is_not_read(slow):
         with pytest.raises(Truncated):
             connection.read(connection.head())
     assert slow.metric("calls_ended_total", reason="not-read") >= 1
+
+
+def test_requests_ahead_of_their_answers(stage):
+    """As many as one likes with a key; without one, they are not kept."""
+    stage = stage()
+    stage.gateway()
+    line = f"GET /t/one/mcp HTTP/1.1\r\nHost: localhost\r\nX-Fill: {'x' * 1000}\r\n".encode()
+    key = f"Authorization: {stage.a.headers['Authorization']}\r\n".encode()
+    with connect(stage.a) as connection:
+        connection.send((line + key + b"\r\n") * 100)
+        assert [connection.read(connection.head()).status for _ in range(100)] == [200] * 100
+    with connect(stage.a) as connection:
+        connection.send((line + b"\r\n") * 100)
+        got = 0
+        with pytest.raises(Truncated):
+            while connection.read(connection.head()).status == 401:
+                got += 1
+        assert 1 <= got < 50
+    with connect(stage.a) as connection:
+        connection.send((line + b"\r\n") * 5)
+        assert [connection.read(connection.head()).status for _ in range(5)] == [401] * 5
 
 
 def test_breach_beside_an_answer_that_is_not_read(stage):
