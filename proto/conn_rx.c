@@ -122,7 +122,7 @@ static bool on_welcome(struct tp_conn *c, struct tp_event *ev, uint64_t now_us)
 	}
 	memcpy(c->session, ev->session, sizeof(c->session));
 	c->has_session = true;
-	c->grace_ms = grace_ms;
+	c->grace_ms = MIN(grace_ms, (uint64_t)TP_GRACE_MAX_MS);
 	memset(c->replaces, 0, sizeof(c->replaces));
 	c->rx_acked = c->rx_count;
 	c->rx_bytes_unacked = 0;

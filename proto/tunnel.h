@@ -31,6 +31,7 @@ enum {
 	TP_WINDOW_CEILING = 8 * 1024 * 1024,
 	TP_SEND_QUEUE = 64 * 1024, /* bytes a stream queues before tp_stream_wants_data() turns false */
 	TP_SESSION_ID_BYTES = 16,
+	TP_GRACE_MAX_MS = 10 * 60 * 1000, /* no relay is counted on for longer: there may be others that serve */
 	TP_STREAM_ID_MAX = 0x7fffffff,
 };
 

@@ -36,6 +36,16 @@ static void assert_quiet(void)
 	ck_assert_uint_eq(pair_count(&p, PAIR_RELAY, TP_EV_FAILED), 0);
 }
 
+/* Else it could keep a gateway from dialling any other relay. */
+START_TEST(a_relay_that_would_wait_for_ever)
+{
+	pair_init(&p);
+	p.cfg[PAIR_RELAY].grace_ms = INT64_MAX;
+	pair_up(&p);
+	ck_assert_uint_eq(tp_conn_grace_ms(p.end[0].conn), TP_GRACE_MAX_MS);
+}
+END_TEST
+
 START_TEST(greeting_agrees)
 {
 	pair_init(&p);
@@ -654,7 +664,7 @@ START_TEST(without_entropy_nothing_is_sent)
 END_TEST
 
 UNIT_MAIN("conn",
-	  ADD(greeting_agrees) ADD(every_message_at_every_byte) ADD(half_closes)
+	  ADD(greeting_agrees) ADD(a_relay_that_would_wait_for_ever) ADD(every_message_at_every_byte) ADD(half_closes)
 	  ADD(answer_before_the_request_ends) ADD(a_gateway_that_has_answered_may_leave)
 	  ADD(release_before_the_end) ADD(reset_from_either_side_and_crossing) ADD(reset_drops_what_is_queued)
 	  ADD(the_smaller_limit_of_streams_holds) ADD(oversized_fields_are_not_sent) ADD(gateway_goes_away)
