@@ -5,7 +5,7 @@
 #include <search.h>
 #include <string.h>
 
-enum { RESERVE_PART = 16, WAITING_RANKS = 2 /* the first ones */ };
+enum { RESERVE_PART = 64, WAITING_RANKS = 2 /* the first ones */ };
 
 TAILQ_HEAD(address_line, address_ticket);
 

@@ -157,11 +157,11 @@ START_TEST(newcomers_have_time)
 	begin();
 	for (size_t i = 0; i < 32; i++)
 		ck_assert_uint_eq(enter(32, 0, "unix"), TP_REASON_NONE);
-	for (size_t i = 0; i < 29; i++)
+	for (size_t i = 0; i < 30; i++)
 		addresses_become(&tickets[i], ADDRESS_IDLE);
-	ck_assert_uint_eq(addresses_reserve(32), 2);
-	ck_assert_ptr_eq(in_the_way(32, 0, TP_REASON_CONNECTIONS, "unix"), &tickets[29]);
-	addresses_leave(&tickets[29]);
+	ck_assert_uint_eq(addresses_reserve(32), 1);
+	ck_assert_ptr_eq(in_the_way(32, 0, TP_REASON_CONNECTIONS, "unix"), &tickets[30]);
+	addresses_leave(&tickets[30]);
 	ck_assert_ptr_eq(in_the_way(32, 0, TP_REASON_CONNECTIONS, "unix"), &tickets[0]);
 	end();
 }
@@ -181,10 +181,9 @@ START_TEST(calls_leave_room)
 		ck_assert_uint_eq(call(32, 16, i), TP_REASON_NONE);
 	ck_assert_uint_eq(call(32, 16, 15), TP_REASON_ADDRESS_CONNECTIONS);
 	ck_assert_uint_eq(call(32, 16, 14), TP_REASON_NONE); /* it is one already */
-	for (size_t i = 16; i < 31; i++)
+	for (size_t i = 16; i < 32; i++)
 		ck_assert_uint_eq(call(32, 16, i), TP_REASON_NONE);
-	ck_assert_uint_eq(call(32, 16, 31), TP_REASON_CONNECTIONS);
-	ck_assert_uint_eq(call(0, 0, 31), TP_REASON_NONE);
+	ck_assert_uint_eq(call(32, 0, 15), TP_REASON_CONNECTIONS);
 	addresses_leave(&tickets[0]);
 	ck_assert_uint_eq(call(0, 16, 15), TP_REASON_NONE);
 	end();
@@ -196,8 +195,8 @@ START_TEST(reserves)
 {
 	ck_assert_uint_eq(addresses_reserve(1), 0);
 	ck_assert_uint_eq(addresses_reserve(2), 1);
-	ck_assert_uint_eq(addresses_reserve(1024), 64);
-	ck_assert_uint_eq(addresses_reserve(1000000), 62500);
+	ck_assert_uint_eq(addresses_reserve(1024), 16);
+	ck_assert_uint_eq(addresses_reserve(1000000), 15625);
 }
 END_TEST
 
