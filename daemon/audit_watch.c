@@ -238,7 +238,7 @@ static void check_disk(struct check *c)
 
 static bool has_all(const bool *have, size_t n)
 {
-	return !n || !memchr(have, false, n);
+	return !n || !memchr(have, 0, n);
 }
 
 /* Each by itself: a hole that was told before would not show that the record which told it is gone. */
