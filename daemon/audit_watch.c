@@ -238,7 +238,7 @@ static void check_disk(struct check *c)
 
 static bool has_all(const bool *have, size_t n)
 {
-	return !n || !memchr(have, false, n);
+	return !n || !memchr(have, 0, n);
 }
 
 /* Each by itself: a hole that was told before would not show that the record which told it is gone. */
@@ -278,13 +278,8 @@ static void answer(struct check *c)
 	r->answered_to = c->asked[n - 1] + 1;
 }
 
-static void check_run(void *user)
+static void check_all(struct check *c)
 {
-	struct check *c = user;
-	uint64_t start = clock_now_us(), late = c->complete ? 0 : c->result.late;
-
-	c->result = (struct audit_watch_result){ .ok = true, .state = AUDIT_WATCH_WHOLE, .late = late };
-	c->complete = true;
 	sigbus_thread_enter();
 	if (c->need_disk)
 		check_disk(c);
@@ -293,10 +288,47 @@ static void check_run(void *user)
 	c->result.any = c->any.any || c->disk.any;
 	c->result.newest_seq = MAX(c->any.any ? c->any.seq : 0, c->disk.any ? c->disk.seq : 0);
 	answer(c);
-	if (sigbus_thread_leave()) {
+	if (sigbus_thread_leave())
 		judge_error(&c->result, -EIO);
-		c->result.answered_to = c->result.n_lost = 0;
+}
+
+static void swap(struct audit_read_pos *a, struct audit_read_pos *b)
+{
+	struct audit_read_pos kept = *a;
+
+	*a = *b;
+	*b = kept;
+}
+
+/* What was seen by a check that failed is told by the next one, which begins where this one has. */
+static void check_safely(struct check *c)
+{
+	struct audit_read_pos disk = { 0 }, any = { 0 };
+	int r = audit_read_pos_copy(&disk, &c->disk);
+
+	if (r == 0)
+		r = audit_read_pos_copy(&any, &c->any);
+	if (r == 0)
+		check_all(c);
+	else
+		judge_error(&c->result, r);
+	if (r == 0 && c->result.state == AUDIT_WATCH_UNREADABLE) {
+		swap(&c->disk, &disk);
+		swap(&c->any, &any);
+		c->result.missing = c->result.answered_to = c->result.n_lost = 0;
 	}
+	audit_read_pos_done(&disk);
+	audit_read_pos_done(&any);
+}
+
+static void check_run(void *user)
+{
+	struct check *c = user;
+	uint64_t start = clock_now_us(), late = c->complete ? 0 : c->result.late;
+
+	c->result = (struct audit_watch_result){ .ok = true, .state = AUDIT_WATCH_WHOLE, .late = late };
+	c->complete = true;
+	check_safely(c);
 	c->result.took_us = clock_now_us() - start;
 }
 

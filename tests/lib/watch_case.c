@@ -49,7 +49,7 @@ int __wrap_sd_journal_open_directory(sd_journal **ret, const char *path, int fla
 /* ---- A file that is cut short while it is read ---- */
 
 const char *cut_file;
-int cut_after;
+int cut_after, fail_after;
 
 int __real_sd_journal_next(sd_journal *j);
 int __wrap_sd_journal_next(sd_journal *j);
@@ -57,6 +57,8 @@ int __wrap_sd_journal_next(sd_journal *j)
 {
 	if (cut_file && --cut_after == 0 && truncate(cut_file, 8192) < 0)
 		perror(cut_file);
+	if (fail_after && --fail_after == 0)
+		return -EIO;
 	if (elsewhere && slow_elsewhere_us)
 		usleep(slow_elsewhere_us);
 	else if (slow_us)

@@ -29,6 +29,7 @@ extern int misses; /* so many times a directory is opened without its files */
 /* This file is cut short when so many records were read. */
 extern const char *cut_file;
 extern int cut_after;
+extern int fail_after; /* after so many records reading fails once */
 extern useconds_t slow_us, slow_elsewhere_us; /* each record takes that long; of what is not read from the disk alone */
 
 /* What the watch is asked to look for. */

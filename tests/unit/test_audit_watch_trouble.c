@@ -286,6 +286,37 @@ START_TEST(a_disk_that_fails)
 }
 END_TEST
 
+/* Behind a hole: the hole is not forgotten, wherever records may be. */
+static void reading_fails_once(bool need_disk)
+{
+	if (!setup("64m", ""))
+		return;
+	watch = audit_watch_free(watch);
+	setup_watch(need_disk, 50);
+	send_range(0, 10);
+	send_range(11, 30);
+	journald_sync();
+	fail_after = 20;
+	audit_watch_told(watch, 29);
+	expect(AUDIT_WATCH_UNREADABLE, 0);
+	expect(AUDIT_WATCH_MISSING, 1);
+	ck_assert_uint_eq(result.first_missing, 10);
+	(void)wait_for(AUDIT_WATCH_WHOLE);
+	teardown();
+}
+
+START_TEST(reading_that_fails_once)
+{
+	reading_fails_once(true);
+}
+END_TEST
+
+START_TEST(reading_that_fails_once_in_memory)
+{
+	reading_fails_once(false);
+}
+END_TEST
+
 START_TEST(freed_while_it_reads)
 {
 	if (!setup("64m", ""))
@@ -318,5 +349,6 @@ END_TEST
 
 UNIT_MAIN("audit_watch_trouble",
 	  ADD(a_file_that_is_not_seen) ADD(in_portions) ADD(in_portions_elsewhere) ADD(the_loop_goes_on) ADD(no_permission)
-		  ADD(no_descriptors) ADD(a_disk_that_hangs) ADD(a_disk_that_fails) ADD(freed_while_it_reads)
+		  ADD(no_descriptors) ADD(a_disk_that_hangs) ADD(a_disk_that_fails) ADD(reading_that_fails_once)
+			  ADD(reading_that_fails_once_in_memory) ADD(freed_while_it_reads)
 			  ADD(what_cannot_be_watched))
