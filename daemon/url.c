@@ -52,7 +52,8 @@ static const char *take_target(struct span s, unsigned flags, struct url *u)
 		return "it must not have a query";
 	if (flags & URL_NO_PATH && s.len > 1)
 		return "it must not have a path";
-	if (s.len + 2 > sizeof(u->target))
+	/* With the slash where it is missing, and a NUL: what fits fits again when it is put together. */
+	if (!slash + s.len + 1 > sizeof(u->target))
 		return "its path is too long";
 	u->path_given = slash;
 	snprintf(u->target, sizeof(u->target), "%s%.*s", slash ? "" : "/", SPAN_FMT(s));

@@ -171,11 +171,19 @@ START_TEST(lengths)
 
 	strcpy(text, "http://a/");
 	memset(text + 9, 'x', URL_TARGET_MAX);
+	text[9 + URL_TARGET_MAX - 2] = '\0';
+	u = good(text, ALL);
+	ck_assert_uint_eq(strlen(u.target), URL_TARGET_MAX - 1);
+	/* The same without its slash, which it gets. */
+	text[8] = '?';
+	bad(text, ALL);
 	text[9 + URL_TARGET_MAX - 3] = '\0';
 	u = good(text, ALL);
-	ck_assert_uint_eq(strlen(u.target), URL_TARGET_MAX - 2);
+	ck_assert_uint_eq(strlen(u.target), URL_TARGET_MAX - 1);
+	text[8] = '/';
 	text[9 + URL_TARGET_MAX - 3] = 'x';
-	text[9 + URL_TARGET_MAX] = '\0';
+	text[9 + URL_TARGET_MAX - 2] = 'x';
+	text[9 + URL_TARGET_MAX - 1] = '\0';
 	bad(text, ALL);
 
 	strcpy(text, "unix:/");
