@@ -66,7 +66,9 @@ static bool same_view(const struct mcp_view *a, const struct mcp_view *b)
 	       same_span(a->name, b->name) && same_span(a->uri, b->uri) &&
 	       same_span(a->protocol_version, b->protocol_version) && same_span(a->client_name, b->client_name) &&
 	       a->has_arguments == b->has_arguments && a->arguments_at == b->arguments_at &&
-	       a->arguments_len == b->arguments_len && a->name_bad == b->name_bad;
+	       a->arguments_len == b->arguments_len && a->name_bad == b->name_bad && same_span(a->ref.type, b->ref.type) &&
+	       same_span(a->ref.name, b->ref.name) && same_span(a->ref.uri, b->ref.uri) && same_span(a->schemes, b->schemes) &&
+	       a->schemes_bad == b->schemes_bad;
 }
 
 static bool same(const struct said *a, const struct said *b)
@@ -129,6 +131,48 @@ static void check_arguments(const json_t *want, const char *body, const struct s
 	json_decref(got);
 }
 
+static struct span scheme_in(const json_t *uri)
+{
+	struct span s = span_make(json_string_value(uri), MIN(json_string_length(uri), (size_t)MCP_SCHEME_MAX));
+	const char *colon = s.len ? memchr(s.p, ':', s.len) : NULL;
+
+	return colon ? span_make(s.p, (size_t)(colon - s.p) + 1) : s;
+}
+
+static bool has_scheme(struct span schemes, struct span one)
+{
+	while (schemes.len)
+		if (span_eq(span_split(&schemes, '\0'), one))
+			return true;
+	return false;
+}
+
+/* What may be subscribed to is in the view, or the view tells that it is not. */
+static void check_schemes(const json_t *uris, const struct said *said, const json_error_t *e)
+{
+	const struct mcp_view *v = &said->whole;
+	const json_t *uri;
+	size_t i, n = 0;
+
+	json_array_foreach((json_t *)uris, i, uri)
+		if (!v->schemes_bad && (!json_is_string(uri) || !has_scheme(v->schemes, scheme_in(uri))))
+			fault("a URI is not told", said, e);
+	for (struct span rest = v->schemes; rest.len; n++)
+		(void)span_split(&rest, '\0');
+	if (n > json_array_size(uris))
+		fault("more URIs than there are", said, e);
+}
+
+static void check_ref(const json_t *ref, const struct said *said, const json_error_t *e)
+{
+	const json_t *uri = json_object_get(ref, "uri");
+	struct span got = said->whole.ref.uri;
+
+	same_text(json_object_get(ref, "name"), said->whole.ref.name, said, e);
+	if (json_is_string(uri) != !!got.p || (got.p && memcmp(got.p, json_string_value(uri), got.len) != 0))
+		fault("another uri", said, e);
+}
+
 static void compare_with_oracle(const char *body, size_t len, const struct said *said)
 {
 	json_error_t e;
@@ -151,6 +195,8 @@ static void compare_with_oracle(const char *body, size_t len, const struct said 
 		same_text(json_object_get(params, "name"), said->whole.name, said, &e);
 		same_text(json_object_get(params, "uri"), said->whole.uri, said, &e);
 		check_arguments(json_object_get(params, "arguments"), body, said, &e);
+		check_ref(json_object_get(params, "ref"), said, &e);
+		check_schemes(json_object_get(json_object_get(params, "notifications"), "resourceSubscriptions"), said, &e);
 	}
 	if (!said->bad && json_is_array(tree) && json_array_size(tree) != said->count)
 		fault("another number of messages", said, &e);
