@@ -338,6 +338,29 @@ def test_sigterm_lets_a_running_call_finish(relay_pair, raw_control, fresh_key, 
     assert process.wait(15) == 0
 
 
+def test_a_relay_that_stops_takes_no_more_calls(relay_pair, raw_control, fresh_key):
+    """Kept connections are closed; a request that had begun to come is refused."""
+    relay, _, endpoint = relay_pair()
+    late = fresh_key()
+    with connect(endpoint) as kept, connect(endpoint) as begun:
+        for connection in (kept, begun):
+            assert connection.call("POST", JSON_HEADERS + endpoint.pairs(), CALL).status == 200
+        begun.send(f"POST {begun.path} HTTP/1.1\r\nHost: {begun.host}\r\nX-Case: echo\r\nX-Key: {late}\r\n".encode())
+        call = Running(endpoint, fresh_key(), raw_control)
+        start = relay.process.mark()
+        relay.process.send_signal(signal.SIGTERM)
+        stopping(relay.process, start)
+        assert kept.quiet(5) is False and kept.eof
+        rest = "".join(f"{name}: {value}\r\n" for name, value in JSON_HEADERS + endpoint.pairs())
+        begun.send(rest.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(CALL), CALL))
+        answer = begun.head()
+        assert (answer.status, answer.get("Connection")) == (503, "close")
+        assert begun.read(answer).json()["error"]["data"]["executed"] == "no"
+    assert call.finish().status == 200
+    assert raw_control("seen", late) == []
+    assert relay.process.wait(15) == 0
+
+
 def test_last_answer_is_out_before_the_gateway_ends(relay_pair, raw_control, fresh_key):
     """The MCP server is done, but the relay stands still: nobody knows whether it has the answer."""
     relay, gateway, endpoint = relay_pair()
