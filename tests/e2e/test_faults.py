@@ -451,7 +451,8 @@ def assert_maybe_executed(ends, whole):
     assert {e.status for e in ends[whole:]} == {0}, f"an answer that was cut did not look so: {ends[whole:]}"
 
 
-@scenario(TOGETHER, relay=("--keepalive", "3s", "--resume-grace", "6s"), gateway=("--keepalive", "3s"))
+# --hold: to start a program may take long, above all under valgrind.
+@scenario(TOGETHER, relay=("--keepalive", "3s", "--resume-grace", "6s", "--hold", "60s"), gateway=("--keepalive", "3s"))
 async def gateway_is_killed(lab):
     """Its calls end as `may have been executed` within two keepalive times; the next process gets new ones at once."""
     calls = await begin_calls(lab, 8, 8)
