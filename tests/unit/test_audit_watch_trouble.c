@@ -164,7 +164,8 @@ START_TEST(the_loop_goes_on)
 		       n_results, (double)longest_us / 1e3, (double)longest_cpu_us / 1e3);
 		ck_assert_uint_gt(n_results, 0);
 		ck_assert_int_eq(result.state, phase ? AUDIT_WATCH_MISSING : AUDIT_WATCH_WHOLE);
-		ck_assert_uint_lt(longest_cpu_us, 5000);
+		/* Reading 50,000 records would take hundreds of milliseconds. */
+		ck_assert_uint_lt(longest_cpu_us, 50000);
 	}
 	printf("# %lu records in %.1f s, %.2f us each with the sending\n", (unsigned long)n_told,
 	       (double)(clock_now_us() - start) / 1e6, (double)told_us / (double)n_told);
