@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/lib/unit.h"
+
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t size);
@@ -128,4 +130,22 @@ FILE *__wrap_fdopen(int fd, const char *mode)
 struct event *__wrap_event_new(struct event_base *base, evutil_socket_t fd, short what, event_callback_fn fn, void *user)
 {
 	return fails() ? NULL : __real_event_new(base, fd, what, fn, user);
+}
+
+void oom_each(const char *name, int (*play)(void), bool forever, unsigned long least, const char *err)
+{
+	unsigned long n, failed = 1;
+
+	for (n = 1; failed; n++) {
+		long before = in_use;
+		int r;
+
+		ck_assert_uint_lt(n, 1000);
+		oom_begin(n, forever);
+		r = play();
+		failed = oom_end();
+		ck_assert_msg(in_use == before, "%s: allocation %lu: %ld leaked", name, n, in_use - before);
+		ck_assert_msg(r == 0 || (r == -ENOMEM && failed), "%s: allocation %lu: %d, %s", name, n, r, err);
+	}
+	ck_assert_uint_gt(n, least);
 }

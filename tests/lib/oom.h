@@ -10,6 +10,10 @@ unsigned long oom_end(void);
 /* Allocations of the code under test, and of whoever is linked with it, that are in use. */
 long oom_in_use(void);
 
+/* Plays with the first allocation failing, then the second, and so on until none is left to fail: 0 or -ENOMEM each time, and as much in
+ * use as before. More allocations than `least`; err: what the last play said, for the failure's text. */
+void oom_each(const char *name, int (*play)(void), bool forever, unsigned long least, const char *err);
+
 void oom_arm(bool on);
 
 #define OOM(call)                                                                                                      \

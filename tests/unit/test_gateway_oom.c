@@ -1,4 +1,4 @@
-/* Every allocation of what a call and a reload need fails once: nothing crashes, nothing leaks (the sanitizer tells), and either the
+/* Every allocation of what a call and a reload need fails once: nothing crashes, nothing leaks, and either the
  * result is -ENOMEM or all is as without the failure. */
 #include <errno.h>
 #include <stdio.h>
@@ -37,22 +37,10 @@ static void write_file(const char *path, const char *text)
 	chmod(path, 0600);
 }
 
-/* Once with each allocation failing, until there is none left to fail. */
-static void each(int (*scenario)(void), unsigned least)
+static void each(const char *name, int (*scenario)(void), unsigned long least)
 {
-	unsigned n = 0;
-	unsigned long failures;
-	int r;
-
 	ck_assert_int_eq(scenario(), 0);
-	do {
-		ck_assert_uint_lt(n, 10000);
-		oom_begin(++n, false);
-		r = scenario();
-		failures = oom_end();
-		ck_assert_msg(r == 0 || (r == -ENOMEM && failures), "allocation %u: %d", n, r);
-	} while (failures);
-	ck_assert_uint_gt(n, least);
+	oom_each(name, scenario, false, least + 1, err);
 }
 
 /* ---- messages ---- */
@@ -85,7 +73,7 @@ static int scan(void)
 
 START_TEST(a_message)
 {
-	each(scan, 6);
+	each("scan", scan, 6);
 }
 END_TEST
 
@@ -105,7 +93,7 @@ static int mirror(void)
 
 START_TEST(mirrored_headers)
 {
-	each(mirror, 5);
+	each("mirror", mirror, 5);
 }
 END_TEST
 
@@ -138,7 +126,7 @@ static int filter(void)
 
 START_TEST(a_filtered_answer)
 {
-	each(filter, 6);
+	each("filter", filter, 6);
 }
 END_TEST
 
@@ -170,7 +158,7 @@ static int headers(void)
 
 START_TEST(headers_out_of_files)
 {
-	each(headers, 3);
+	each("headers", headers, 3);
 }
 END_TEST
 
@@ -220,7 +208,7 @@ static int reload(void)
 
 START_TEST(a_reload)
 {
-	each(reload, 15);
+	each("reload", reload, 15);
 }
 END_TEST
 
@@ -240,7 +228,7 @@ static int again(void)
 START_TEST(a_configuration)
 {
 	write_file(conf, HEAD "deny-tool = x\nallow-tool = y\nupstream-allow = 127.0.0.0/8\n[route docs]\nmcp-server-url = http://127.0.0.1:2/mcp\ndeny-tool = z\n");
-	each(again, 5);
+	each("again", again, 5);
 }
 END_TEST
 

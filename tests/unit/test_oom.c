@@ -443,29 +443,13 @@ static const struct scene {
 	{ "audit watch", play_audit_watch, 2 },
 };
 
-static void play_each(const struct scene *scene, bool forever)
-{
-	unsigned long n, failures = 1;
-
-	for (n = 1; failures; n++) {
-		long before = oom_in_use();
-		int r;
-
-		ck_assert_uint_lt(n, 1000);
-		oom_begin(n, forever);
-		r = scene->play();
-		failures = oom_end();
-		ck_assert_msg(oom_in_use() == before, "%s: allocation %lu: %ld leaked", scene->name, n, oom_in_use() - before);
-		ck_assert_msg(r == 0 || (r == -ENOMEM && failures), "%s: allocation %lu: %d, %s", scene->name, n, r, err);
-	}
-	ck_assert_uint_gt(n, scene->allocations);
-}
-
 START_TEST(each_allocation_fails)
 {
+	const struct scene *scene = &scenes[_i / 2];
+
 	registry_fixture();
 	write_file("value");
-	play_each(&scenes[_i / 2], _i % 2);
+	oom_each(scene->name, scene->play, _i % 2, scene->allocations, err);
 }
 END_TEST
 
